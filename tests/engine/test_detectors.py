@@ -1,0 +1,220 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faceblur_engine.detectors import create_detector
+from faceblur_engine.detectors.blazeface import BlazeFaceDetector, plan_squares
+from faceblur_engine.detectors.boxes import merge, overlaps, suppress
+from faceblur_engine.detectors.centerface import BALANCED, TILES, CenterFaceDetector, coarse_size, plan_tiles
+from faceblur_engine.errors import InvalidOptions, RuntimeUnavailable
+from faceblur_engine.types import Face, Profile
+from support.photos import WITH_FACES, WITHOUT_FACES, pixels_of
+
+
+@pytest.fixture(scope="module", params=list(Profile))
+def detector(request):
+    return create_detector(request.param)
+
+
+def rows(faces: list[Face]) -> np.ndarray:
+    return np.array(
+        [[f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score] for f in faces], np.float32
+    ).reshape(-1, 5)
+
+
+def unmatched(faces: np.ndarray, others: np.ndarray, iou: float) -> np.ndarray:
+    return np.array([face for face in faces if not len(others) or overlaps(face, others).max() < iou])
+
+
+def test_every_profile_finds_the_astronaut(detector):
+    faces = detector.detect(pixels_of("astronaut.png"))
+    eyes_and_mouth = [(210, 115), (245, 115), (228, 165)]
+    assert any(
+        all(f.box.x < x < f.box.x + f.box.w and f.box.y < y < f.box.y + f.box.h for x, y in eyes_and_mouth)
+        for f in faces
+    )
+
+
+def test_every_profile_finds_faces_in_the_street(detector):
+    assert len(detector.detect(pixels_of("city.jpg"))) >= 6
+
+
+def test_nothing_is_found_in_a_cup_of_coffee(detector):
+    assert detector.detect(pixels_of("coffee.png")) == []
+
+
+def test_a_minimum_score_replaces_the_thresholds(detector):
+    street = pixels_of("city.jpg")
+    scores = sorted(face.score for face in detector.detect(street))
+    assert min(face.score for face in detector.detect(street, 0.1)) < scores[0]
+    assert all(face.score >= 0.7 for face in detector.detect(street, 0.7))
+
+
+def test_boxes_lie_in_the_picture(detector):
+    street = pixels_of("city.jpg")
+    height, width = street.shape[:2]
+    for face in detector.detect(street, 0.1):
+        assert face.box.x >= -0.01
+        assert face.box.y >= -0.01
+        assert face.box.x + face.box.w <= width + 0.01
+        assert face.box.y + face.box.h <= height + 0.01
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (7, 9), (33, 31)])
+def test_pictures_of_any_shape_are_searched(detector, size):
+    assert detector.detect(np.full((*size, 3), 127, np.uint8)) == []
+
+
+def test_a_picture_turned_upside_down_is_not_read_past_its_memory(detector):
+    turned = pixels_of("astronaut.png")[::-1, ::-1]
+    assert detector.detect(np.ascontiguousarray(turned)) == detector.detect(turned.copy())
+
+
+def test_the_thorough_profile_finds_what_the_balanced_one_finds():
+    street = pixels_of("city.jpg")
+    balanced = rows(create_detector(Profile.BALANCED).detect(street, 0.5))
+    thorough = rows(create_detector(Profile.THOROUGH).detect(street, 0.3))
+    assert len(balanced) >= 8
+    assert len(unmatched(balanced, thorough, 0.5)) == 0
+
+
+def test_onnx_runtime_gives_the_same_boxes_as_openvino():
+    street = pixels_of("city.jpg")
+    openvino, onnx = (
+        rows(create_detector(Profile.BALANCED, runtime=runtime).detect(street, 0.4))
+        for runtime in ("openvino", "onnxruntime")
+    )
+    # With bf16 a doubtful box can come or go, and with it the tiles that its neighbours are seen in.
+    for faces, others in ((openvino, onnx), (onnx, openvino)):
+        strong = faces[faces[:, 4] >= 0.5]
+        assert len(strong) >= 15
+        assert len(unmatched(strong, others, 0.6)) == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that mediapipe imports
+@pytest.mark.parametrize("name", [*WITH_FACES, *WITHOUT_FACES])
+def test_litert_finds_the_faces_that_mediapipe_finds(name):
+    pytest.importorskip("mediapipe", reason="mediapipe 0.10.33 has no wheel for this platform")
+    picture = pixels_of(name)
+    reference = rows(create_detector(Profile.FAST, runtime="mediapipe").detect(picture, 0.3))
+    litert = create_detector(Profile.FAST, runtime="litert")
+    assert isinstance(litert, BlazeFaceDetector)
+    (ours,) = litert.search([picture], 0.3)
+    # The two scale the picture down differently, so boxes differ by a few pixels and scores by a tenth or two.
+    for faces, others in ((reference, ours), (ours, reference)):
+        assert len(unmatched(faces[faces[:, 4] >= 0.5], others, 0.6)) == 0
+    assert len(reference) or name in WITHOUT_FACES
+
+
+def test_litert_and_openvino_give_the_same_boxes():
+    street = pixels_of("city.jpg")
+    one, other = (
+        rows(create_detector(Profile.FAST, runtime=runtime).detect(street)) for runtime in ("litert", "openvino")
+    )
+    assert len(one) == len(other) >= 6
+    assert len(unmatched(one, other, 0.9)) == 0
+
+
+def test_an_unknown_runtime_is_refused_with_the_names_of_the_known_ones():
+    with pytest.raises(InvalidOptions, match="openvino, onnxruntime"):
+        create_detector(Profile.FAST, runtime="cuda")
+
+
+@pytest.mark.parametrize(
+    ("profile", "runtime"),
+    [(Profile.BALANCED, "litert"), (Profile.FAST, "onnxruntime"), (Profile.THOROUGH, "mediapipe")],
+)
+def test_a_runtime_that_cannot_run_the_model_is_refused(profile, runtime):
+    with pytest.raises(RuntimeUnavailable, match=runtime):
+        create_detector(profile, runtime=runtime)
+
+
+@pytest.mark.parametrize("profile", [Profile.BALANCED, Profile.FAST])
+def test_without_openvino_the_fallback_runs(monkeypatch, profile):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    detector = create_detector(profile)
+    assert detector.models[0].runtime.split()[0] in ("onnxruntime", "litert")
+    assert detector.detect(pixels_of("astronaut.png"))
+
+
+def test_all_picture_sizes_together_need_few_network_sizes():
+    sizes = {coarse_size(width, height) for width in range(20, 6000, 97) for height in range(20, 6000, 89)}
+    assert len(sizes) == 5
+    assert sizes | {(side, side) for side in TILES} == sizes | {(side, side) for side in TILES[:-1]}
+
+
+class TestTiles:
+    rectangles = st.lists(
+        st.tuples(st.floats(-50, 1500), st.floats(-50, 900), st.floats(1, 300), st.floats(1, 300)),
+        min_size=1,
+        max_size=90,
+    )
+
+    @given(rectangles)
+    @settings(max_examples=60, deadline=None)
+    def test_the_centre_of_every_candidate_is_in_a_tile(self, drawn):
+        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in drawn], np.float32)
+        tiles = plan_tiles(boxes, 1600, 960)
+        clipped = np.clip(boxes, 0, [1600, 960, 1600, 960])
+        for x, y in (clipped[:, :2] + clipped[:, 2:]) / 2:
+            assert any(left <= x <= left + side and top <= y <= top + side for left, top, side in tiles)
+
+    @given(rectangles)
+    @settings(max_examples=30, deadline=None)
+    def test_tiles_have_the_known_sizes_and_start_in_the_canvas(self, drawn):
+        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in drawn], np.float32)
+        for x, y, side in plan_tiles(boxes, 1600, 960):
+            assert side in TILES
+            assert 0 <= x < 1600
+            assert 0 <= y < 960
+
+    def test_close_candidates_share_a_tile_and_distant_ones_do_not(self):
+        close = np.array([[10, 10, 90, 90], [100, 20, 180, 100]], np.float32)
+        assert plan_tiles(close, 1600, 960) == [(0, 0, 192)]
+        distant = np.array([[10, 10, 90, 90], [1400, 700, 1480, 780]], np.float32)
+        assert sorted(side for _, _, side in plan_tiles(distant, 1600, 960)) == [192, 192]
+
+
+class TestSquares:
+    @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (400, 300), (640, 360)])
+    def test_squares_cover_the_picture(self, width, height):
+        covered = np.zeros((height, width), bool)
+        for x, y, side in plan_squares(width, height):
+            covered[y : y + side, x : x + side] = True
+        assert covered.all()
+
+    def test_a_square_picture_needs_none(self):
+        assert plan_squares(500, 500) == []
+
+    def test_a_panorama_does_not_need_more_than_eight(self):
+        assert len(plan_squares(20_000, 500)) == 8
+
+
+class TestBoxes:
+    def test_merging_averages_by_score_and_keeps_the_best_score(self):
+        merged = merge(np.array([[0, 0, 10, 10, 0.6], [2, 0, 12, 10, 0.2]], np.float32), 0.4)
+        assert merged.tolist() == [pytest.approx([0.5, 0, 10.5, 10, 0.6])]
+
+    def test_suppression_keeps_the_best_of_each_group(self):
+        kept = suppress(np.array([[0, 0, 10, 10, 0.5], [1, 0, 11, 10, 0.9], [50, 50, 60, 60, 0.3]], np.float32), 0.45)
+        assert sorted(kept[:, 4].tolist()) == pytest.approx([0.3, 0.9])
+
+    def test_a_neighbours_face_is_not_suppressed(self):
+        beside = np.array([[0, 0, 10, 10, 0.9], [8, 0, 18, 10, 0.8]], np.float32)
+        assert len(suppress(beside, 0.45)) == len(merge(beside, 0.4)) == 2
+
+
+def test_one_detector_serves_several_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    detector = CenterFaceDetector(BALANCED, concurrency=2)
+    pictures = [pixels_of(name) for name in (*WITH_FACES, *WITHOUT_FACES)]
+    alone = [detector.detect(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(detector.detect, itertools.chain(*[pictures] * 3)))
+    assert together == alone * 3
