@@ -1,0 +1,90 @@
+"""The `faceblur` command: arguments, the surroundings of a run, and how it ends.
+
+Nothing heavy is imported here, so that ``--help`` answers at once; each command's module is loaded when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import resource
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from faceblur import __version__
+
+from . import files
+from .exits import MEANINGS, CannotGoOnError, Exit, UsageError
+from .interruption import raise_on_signal
+from .redactor import OpenRedactor, open_engine
+
+COMMANDS = ("blur", "detect", "models", "doctor")
+
+
+def main(argv: Sequence[str] | None = None, *, open_redactor: OpenRedactor = open_engine) -> int:
+    """Run the command line and return its exit code, see `exits.Exit`.
+
+    Args:
+        argv: Arguments without the program's name; None takes the process's.
+        open_redactor: Makes what obscures pictures.
+    """
+    # Pictures are in memory: a crash must not put them on the disk.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+        command = importlib.import_module(f"{__package__}.{args.command}")
+        with raise_on_signal():
+            code: Exit = command.run(args, open_redactor)
+            sys.stdout.flush()
+        return code
+    except UsageError as error:
+        return _end(f"{error}\nfaceblur --help says more", Exit.USAGE)
+    except CannotGoOnError as error:
+        return _end(str(error), Exit.CANNOT)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("faceblur"):
+            raise
+        return _end(f"{error.name} is not installed; install faceblur[cli]", Exit.CANNOT)
+    except KeyboardInterrupt:
+        return _end("interrupted", Exit.INTERRUPTED)
+    except BrokenPipeError:
+        return Exit.PIPE_CLOSED
+
+
+def _end(message: str, code: Exit) -> Exit:
+    files.stderr(f"faceblur: {message}")
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.USAGE, f"{self.prog}: {message}\n{self.prog} --help says more\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code.value:<4} {meaning}" for code, meaning in MEANINGS.items())
+    parser = _Parser(
+        prog="faceblur",
+        description="Obscures the faces in pictures, on this machine: it opens no connection.",
+        epilog=f"exit codes:\n{codes}\n\nfaceblur COMMAND --help lists a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"faceblur {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        module = importlib.import_module(f"{__package__}.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            epilog=f"exit codes:\n{codes}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+    return parser
