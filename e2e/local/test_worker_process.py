@@ -1,0 +1,147 @@
+"""A worker as a process: how it starts, how it ends, and what signals do to calls in flight."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc
+from support.running_worker import eventually, picture
+
+TESTS = Path(__file__).parents[2] / "tests"
+
+
+class Process:
+    """`faceblur serve` with a fake engine that works on pictures as long as `hold` exists."""
+
+    def __init__(self, hold: Path, **settings: object) -> None:
+        self.hold = hold
+        environment = {f"FACEBLUR_WORKER_{name.upper()}": str(value) for name, value in settings.items()}
+        addresses = ("ADDRESS", "HEALTH_ADDRESS", "METRICS_ADDRESS")
+        environment |= {f"FACEBLUR_WORKER_{name}": "127.0.0.1:0" for name in addresses}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "support.running_worker"],
+            env={**os.environ, **environment, "PYTHONPATH": str(TESTS), "FACEBLUR_TEST_HOLD": str(hold)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        eventually(lambda: self.named("ready") or self.process.poll() is not None, 30)
+        self.ready = self.named("ready")[0]
+        self.target = f"127.0.0.1:{self.ready['port']}"
+
+    def named(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["message"] == message]
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if line.startswith("{"):
+                self.lines.append(json.loads(line))
+
+    def end(self) -> int:
+        code = self.process.wait(30)
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@contextlib.contextmanager
+def process(hold: Path, **settings: object) -> Iterator[Process]:
+    running = Process(hold, **settings)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+        running.end()
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    return tmp_path / "hold"
+
+
+ASK = faceblur_service_pb2.BlurImageRequest(image=picture())
+
+
+def test_sigterm_loses_no_call_that_was_taken_in(hold: Path) -> None:
+    hold.touch()
+    with process(hold, settle_seconds=1, threads=2) as worker, grpc.insecure_channel(worker.target) as channel:
+        stub = faceblur_service_pb2_grpc.FaceBlurServiceStub(channel)
+        calls = [stub.BlurImage.future(ASK, timeout=30) for _ in range(20)]
+        metrics = worker.ready["metrics_port"]
+        eventually(lambda: "faceblur_worker_inside 20.0" in scrape(metrics))
+        worker.process.send_signal(signal.SIGTERM)
+        eventually(lambda: worker.named("ending"))
+        late = stub.BlurImage.future(ASK, timeout=30)  # before the word has spread
+        eventually(lambda: health(worker, "readiness") == health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert health(worker, "liveness") == health_pb2.HealthCheckResponse.SERVING
+        hold.unlink()
+        assert all(call.result().image for call in [*calls, late])
+        assert worker.end() == 0
+    assert worker.named("ended")
+
+
+def test_work_that_does_not_end_is_cut_off_at_the_end_of_the_grace_period(hold: Path) -> None:
+    hold.touch()
+    with process(hold, settle_seconds=0, grace_seconds=2) as worker, grpc.insecure_channel(worker.target) as channel:
+        call = faceblur_service_pb2_grpc.FaceBlurServiceStub(channel).BlurImage.future(ASK, timeout=30)
+        eventually(lambda: "faceblur_worker_running 1.0" in scrape(worker.ready["metrics_port"]))
+        worker.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError):
+            call.result()
+        assert worker.end() == 1
+    assert [line for line in worker.lines if line["level"] == "error"]
+
+
+def test_sigkill_ends_calls_with_unavailable_and_no_picture(hold: Path) -> None:
+    hold.touch()
+    with process(hold) as worker, grpc.insecure_channel(worker.target) as channel:
+        call = faceblur_service_pb2_grpc.FaceBlurServiceStub(channel).BlurImage.future(ASK, timeout=30)
+        eventually(lambda: "faceblur_worker_running 1.0" in scrape(worker.ready["metrics_port"]))
+        worker.process.kill()
+        with pytest.raises(grpc.RpcError) as caught:
+            call.result()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+
+
+def test_a_thousand_connections_are_answered(hold: Path) -> None:
+    with process(hold, threads=2, max_waiting=2000) as worker:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.insecure_channel(worker.target, options) for _ in range(1000)]
+        stubs = [faceblur_service_pb2_grpc.FaceBlurServiceStub(channel) for channel in channels]
+        calls = [stub.BlurImage.future(ASK, timeout=50, wait_for_ready=True) for stub in stubs]
+        assert all(call.result().image for call in calls)
+        for channel in channels:
+            channel.close()
+
+
+def scrape(port: int) -> str:
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def health(worker: Process, service: str) -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{worker.ready['health_port']}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20).status)

@@ -1,0 +1,1 @@
+"""Generated from proto/faceblur/v1 by `make generate`."""

@@ -1,0 +1,64 @@
+"""`faceblur serve`, and the entry point of the image."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from faceblur_engine.errors import EngineError
+
+from . import logs
+from .config import ConfigurationError, WorkerSettings, load, unknown_variables
+from .engine import Engine, load_engine
+from .memory import keep_freed_buffers
+from .server import AddressInUse, Worker
+from .tls import CertificateError
+from .tracing import TracingUnavailable
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None, make_engine: Callable[[WorkerSettings], Engine] = load_engine) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    0: ended in order; 1: work was still going on at the end of the grace period; 2: the configuration is wrong or
+    cannot be used here.
+    """
+    try:
+        settings = load(sys.argv[1:] if argv is None else argv)
+    except ConfigurationError as error:
+        sys.stderr.write(f"faceblur serve: {error}\n")
+        return 2
+    logs.configure(settings.log_level, settings.log_format)
+    for name in unknown_variables(os.environ):
+        log.warning("%s is not a setting of this version and has no effect", name)
+    keep_freed_buffers(settings.engine_threads() + 1)
+    try:
+        in_time = asyncio.run(_serve(settings, make_engine))
+    except (AddressInUse, CertificateError, EngineError, TracingUnavailable) as error:
+        log.error("cannot start: %s", error)
+        return 2
+    if not in_time:
+        logging.shutdown()
+        os._exit(1)  # engine threads that do not end would keep the process
+    return 0
+
+
+async def _serve(settings: WorkerSettings, make_engine: Callable[[WorkerSettings], Engine]) -> bool:
+    """Serve until a signal comes; returns whether all work was done when the grace period ended."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    worker = Worker(settings, make_engine(settings))
+    await worker.start()
+    await stopping.wait()
+    return await worker.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

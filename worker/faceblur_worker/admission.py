@@ -1,0 +1,328 @@
+"""Decides what is worked on: promptly, in order, and never more than fits into the time and the memory there is.
+
+gRPC would queue without end, and a picture that is done after its caller has gone helps nobody. So every picture
+needs a `Ticket`. A single call gets one, or is refused, when its first headers arrive, before its picture is read:
+a refused picture costs almost nothing, and what is being received is bounded as well. Streams wait instead of being
+refused, which stops reading from them, and leave half of the places to single calls.
+
+Everything but the work itself happens on the event loop, so nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .errors import DeadlinePassed, DeadlineTooShort, Overloaded, ShuttingDown
+
+T = TypeVar("T")
+
+_SMOOTHING = 0.1  # weight of the newest service time in the moving average
+_SHORTEST_HINT = 0.01  # seconds
+_LONGEST_HINT = 10.0  # seconds; what is known about the queue says nothing about later
+
+
+class Abandoned(Exception):
+    """Ends the work on a picture whose caller has gone; raised out of a checkpoint of the engine."""
+
+
+class Ticket:
+    """The right of one picture to be received, to wait and to be worked on.
+
+    Attributes:
+        size: Bytes of the picture that count against the gate's bound.
+        entered: When the place was taken.
+        worked: Seconds that an engine thread took for the result, None without a result.
+        waited: Seconds between being complete and being given to an engine thread.
+        abandoned: Nobody waits for the result; the work ends at its next checkpoint.
+    """
+
+    def __init__(self, gate: Gate, deadline: float, size: int) -> None:
+        """Note whose it is; only the gate makes tickets."""
+        self.size = size
+        self.entered = gate.clock()
+        self.waited = 0.0
+        self.worked: float | None = None
+        self._gate = gate
+        self._deadline = deadline
+        self.abandoned = False
+
+    def remaining(self) -> float:
+        """Return the seconds until the deadline; infinite without one, 0 or less once it has passed."""
+        return self._deadline - self._gate.clock()
+
+    def received(self, size: int) -> None:
+        """Count the picture's bytes, and look again whether it can be done in time.
+
+        Args:
+            size: Length of the picture in bytes, known or announced.
+
+        Raises:
+            DeadlinePassed: Receiving it took too long.
+            Overloaded: The pictures that are inside are too long already.
+            DeadlineTooShort: What is waiting leaves too little time.
+        """
+        self._gate.count(self, size)
+
+    def checkpoint(self) -> None:
+        """Stop the work if nobody waits for it any more; called by engine threads between stages.
+
+        Raises:
+            Abandoned: The caller has gone.
+            DeadlinePassed: The time is up.
+        """
+        if self.abandoned:
+            raise Abandoned
+        if self.remaining() <= 0:
+            raise DeadlinePassed("the deadline passed while the picture was worked on")
+
+
+class Gate:
+    """The queue in front of the engine threads.
+
+    Attributes:
+        clock: Seconds, monotonic.
+        workers: Engine threads.
+        inside: Pictures that are being received, wait or are worked on.
+        bytes: Length of all pictures whose calls are not over.
+        closing: Set once nothing is taken in any more.
+    """
+
+    def __init__(
+        self, *, workers: int, places: int, max_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Open the gate and start its engine threads.
+
+        Args:
+            workers: Engine threads.
+            places: Pictures that may be received or wait at the same time, beside those worked on.
+            max_bytes: Length of all pictures that are inside; one alone may be longer.
+            clock: Seconds, monotonic.
+        """
+        self.clock = clock
+        self.workers = workers
+        self.inside = 0
+        self.bytes = 0
+        self.closing = asyncio.Event()
+        self._places = places
+        self._max_bytes = max_bytes
+        self._free = workers
+        self._service = 0.0  # moving averages in seconds: of the work on a picture,
+        self._transfer = 0.0  # and of receiving it and sending its result
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._patient: deque[tuple[asyncio.Future[Ticket], float, int]] = deque()
+        self._begun: dict[Ticket, float] = {}
+        self._placed: set[Ticket] = set()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="engine")
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that are complete and wait for an engine thread."""
+        return sum(not turn.done() for turn in self._turns)
+
+    @property
+    def running(self) -> int:
+        """Pictures that engine threads work on."""
+        return len(self._begun)
+
+    def longest_run(self) -> float:
+        """Return for how many seconds the oldest piece of work has been going on, 0 if there is none."""
+        return max((self.clock() - begun for begun in self._begun.values()), default=0.0)
+
+    @contextlib.contextmanager
+    def ticket(self, seconds: float | None) -> Iterator[Ticket]:
+        """Take a place for a picture that is about to be received, or refuse it at once.
+
+        Args:
+            seconds: That the caller still waits; None for ever.
+
+        Raises:
+            ShuttingDown: Nothing is taken in any more.
+            DeadlinePassed: There is no time left.
+            Overloaded: All places are taken.
+            DeadlineTooShort: All engine threads are taken, and what is inside leaves too little time.
+        """
+        if self.closing.is_set():
+            raise ShuttingDown("this worker is about to end; ask another one", retry_after=0.1)
+        if seconds is not None and seconds <= 0:
+            raise DeadlinePassed("the deadline has already passed")
+        ahead = self.inside - self.workers + 1
+        if ahead > self._places:
+            raise Overloaded(f"{self.inside} pictures are inside already; try again later", self._hint(ahead / 2))
+        self._check(ahead, seconds)
+        ticket = self._enter(self._deadline(seconds))
+        try:
+            yield ticket
+        finally:
+            self._close(ticket)
+
+    @contextlib.asynccontextmanager
+    async def patient_ticket(self, seconds: float | None, size: int) -> AsyncIterator[Ticket]:
+        """Wait for a place for a picture of a stream, which has been received already.
+
+        Args:
+            seconds: That the caller still waits; None for ever.
+            size: Length of the picture in bytes.
+        """
+        deadline = self._deadline(seconds)
+        if not self._patient and self._has_room(size):
+            ticket = self._enter(deadline, size)
+        else:
+            turn: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+            self._patient.append((turn, deadline, size))
+            try:
+                ticket = await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # given in the very moment of the cancellation
+                    self._close(turn.result())
+                raise
+        try:
+            yield ticket
+        finally:
+            self._close(ticket)
+
+    async def run(self, ticket: Ticket, work: Callable[[], T]) -> T:
+        """Do a picture's work on an engine thread when its turn comes.
+
+        If the caller is cancelled meanwhile, the thread goes on to the next checkpoint and counts as taken till then.
+
+        Args:
+            ticket: Of the picture.
+            work: Blocks, and calls the ticket's checkpoint between its stages.
+
+        Raises:
+            DeadlinePassed: The deadline passed before the turn came.
+            DeadlineTooShort: When the turn came, too little time was left.
+        """
+        asked = self.clock()
+        if self._free:
+            self._free -= 1
+            enough = 0.0
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self._next_turn()
+                raise
+            enough = self._needed(0)
+        now = self.clock()
+        ticket.waited = now - asked
+        if ticket.remaining() <= enough:
+            self._next_turn()
+            if ticket.remaining() <= 0:
+                raise DeadlinePassed("the deadline passed while the picture waited")
+            raise DeadlineTooShort("the picture waited for longer than expected", self._hint(self.waiting))
+        self._begun[ticket] = now
+        job = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        job.add_done_callback(functools.partial(self._done, ticket))
+        return await asyncio.shield(job)
+
+    def count(self, ticket: Ticket, size: int) -> None:
+        """See `Ticket.received`."""
+        if ticket.remaining() <= 0:
+            raise DeadlinePassed("the deadline passed while the picture was received")
+        if not self._fits(size):
+            message = f"pictures of {self.bytes} bytes are inside already; try again later"
+            raise Overloaded(message, self._hint(max(1, self.inside // 2)))
+        if not self._free:
+            self._check(self.waiting + 1, ticket.remaining())
+        ticket.size = size
+        self.bytes += size
+
+    def close(self) -> None:
+        """Take nothing in any more; what is inside is finished."""
+        self.closing.set()
+
+    def shut(self) -> None:
+        """Let the engine threads end once they are done."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self, ahead: int, seconds: float | None) -> None:
+        """Refuse what would be done too late, if so many have to be done before it begins."""
+        # With a free thread the answer is always to try: too high an estimate would never be corrected otherwise.
+        if seconds is None or ahead <= 0:
+            return
+        needed = self._needed(ahead)
+        if needed > seconds:
+            message = f"the picture would be done in about {needed:.2f} s, and the deadline is in {seconds:.2f} s"
+            raise DeadlineTooShort(message, self._hint(ahead))
+
+    def _needed(self, ahead: int) -> float:
+        """Seconds until a picture is with its caller, if so many have to be done before it begins."""
+        return ahead * self._service / self.workers + self._service + self._transfer
+
+    def _hint(self, ahead: float) -> float:
+        """Seconds after which so many pictures have been worked on."""
+        return min(max(ahead * self._service / self.workers, _SHORTEST_HINT), _LONGEST_HINT)
+
+    def _fits(self, size: int) -> bool:
+        return self.bytes == 0 or self.bytes + size <= self._max_bytes
+
+    def _has_room(self, size: int) -> bool:
+        return self.inside < self.workers + self._places // 2 and self._fits(size)
+
+    def _deadline(self, seconds: float | None) -> float:
+        return math.inf if seconds is None else self.clock() + seconds
+
+    def _enter(self, deadline: float, size: int = 0) -> Ticket:
+        ticket = Ticket(self, deadline, size)
+        self.bytes += size
+        self._placed.add(ticket)
+        self.inside += 1
+        return ticket
+
+    def _close(self, ticket: Ticket) -> None:
+        """End a call: what it holds is free, unless an engine thread still works on it."""
+        ticket.abandoned = True
+        if ticket.worked is not None:
+            transfer = self.clock() - ticket.entered - ticket.waited - ticket.worked
+            self._transfer += (transfer - self._transfer) * _SMOOTHING
+        if ticket not in self._begun:
+            self._leave(ticket)
+            self.bytes -= ticket.size
+            ticket.size = 0
+            self._call_patient()
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket in self._placed:
+            self._placed.remove(ticket)
+            self.inside -= 1
+
+    def _done(self, ticket: Ticket, job: asyncio.Future[T]) -> None:
+        """An engine thread is free again; runs on the event loop."""
+        took = self.clock() - self._begun.pop(ticket)
+        self._leave(ticket)
+        if not job.cancelled() and job.exception() is None:
+            self._service += (took - self._service) * (_SMOOTHING if self._service else 1)
+            ticket.worked = took
+        if ticket.abandoned:
+            self._close(ticket)
+        self._call_patient()
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _call_patient(self) -> None:
+        while self._patient:
+            turn, deadline, size = self._patient[0]
+            if not turn.done():
+                if not self._has_room(size):
+                    return
+                turn.set_result(self._enter(deadline, size))
+            self._patient.popleft()
