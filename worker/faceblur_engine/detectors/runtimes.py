@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -103,26 +104,33 @@ class OpenVinoNetwork:
     def __call__(self, pixels: NDArray[np.uint8]) -> Outputs:
         """See `Network`."""
         with self._lock:
-            requests = self._sizes.get(pixels.shape)
-            if requests is None:
-                network = self._network.clone()
-                network.reshape(pixels.shape)
-                requests = _Requests(self._core.compile_model(network, "CPU", self._settings))
-                self._sizes[pixels.shape] = requests
-                if len(self._sizes) > self.KEPT_SIZES:
-                    self._sizes.popitem(last=False)
+            requests = self._sizes.setdefault(pixels.shape, _Requests(partial(self._compile, pixels.shape)))
             self._sizes.move_to_end(pixels.shape)
+            if len(self._sizes) > self.KEPT_SIZES:
+                self._sizes.popitem(last=False)
         return requests.infer(pixels)
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        with self._lock:
+            network = self._network.clone()
+        network.reshape(shape)
+        return self._core.compile_model(network, "CPU", self._settings)
 
 
 class _Requests:
-    """The inference requests of one compiled network, handed from call to call: each holds its own buffers."""
+    """The inference requests of one input size, handed from call to call: each holds its own buffers."""
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+    def __init__(self, compile_network: Callable[[], Any]) -> None:
+        self._compile = compile_network
+        self._compiled: Any = None
+        self._lock = threading.Lock()
         self._idle: list[Any] = []
 
     def infer(self, pixels: NDArray[np.uint8]) -> Outputs:
+        # Only calls of the same size wait while it is compiled.
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
         try:
             request = self._idle.pop()
         except IndexError:
@@ -158,7 +166,7 @@ class OnnxNetwork:
 
 
 class LiteRtNetwork:
-    """A TensorFlow Lite model on LiteRT, one picture at a time; one interpreter per thread."""
+    """A TensorFlow Lite model of fixed input shape on LiteRT; one interpreter per thread."""
 
     def __init__(self, model: Model, *, scale: float, threads: int, concurrency: int) -> None:
         litert = _module("ai_edge_litert.interpreter", "fallback")
@@ -174,14 +182,9 @@ class LiteRtNetwork:
         if interpreter is None:
             interpreter = self._local.interpreter = self._make()
             interpreter.allocate_tensors()
-        answers = []
-        for row in pixels:
-            interpreter.set_tensor(
-                interpreter.get_input_details()[0]["index"], row[np.newaxis] / np.float32(self._scale) - 1
-            )
-            interpreter.invoke()
-            answers.append([interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()])
-        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels / np.float32(self._scale) - 1)
+        interpreter.invoke()
+        return [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
 
 
 _RUNTIMES: dict[str, type[OpenVinoNetwork | OnnxNetwork | LiteRtNetwork]] = {
