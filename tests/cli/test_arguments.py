@@ -112,3 +112,10 @@ def test_every_argument_is_documented(command: str, capsys: pytest.CaptureFixtur
     documented = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     for option in re.findall(r"^  (?:-\w(?: \w+)?, )?(--[\w-]+)", capsys.readouterr().out, re.MULTILINE):
         assert option == "--help" or option in documented
+
+
+def test_serve_hands_its_arguments_to_the_worker(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--help"])
+    assert ended.value.code == 0
+    assert "--max-waiting" in capsys.readouterr().out

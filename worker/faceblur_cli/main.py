@@ -21,6 +21,7 @@ from .interruption import raise_on_signal
 from .redactor import OpenRedactor, open_engine
 
 COMMANDS = ("blur", "detect", "models", "doctor")
+SERVE = "serve"
 
 
 def main(argv: Sequence[str] | None = None, *, open_redactor: OpenRedactor = open_engine) -> int:
@@ -33,9 +34,12 @@ def main(argv: Sequence[str] | None = None, *, open_redactor: OpenRedactor = ope
     # Pictures are in memory: a crash must not put them on the disk.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    parser = _parser()
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = parser.parse_args(argv)
+        if arguments[:1] == [SERVE]:
+            # The worker is a program of its own, with its own options, signals and exit codes.
+            return int(importlib.import_module("faceblur_worker.__main__").main(arguments[1:]) or 0)
+        args = _parser().parse_args(arguments)
         command = importlib.import_module(f"{__package__}.{args.command}")
         with raise_on_signal():
             code: Exit = command.run(args, open_redactor)
@@ -48,7 +52,8 @@ def main(argv: Sequence[str] | None = None, *, open_redactor: OpenRedactor = ope
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("faceblur"):
             raise
-        return _end(f"{error.name} is not installed; install faceblur[cli]", Exit.CANNOT)
+        extra = "worker" if arguments[:1] == [SERVE] else "cli"
+        return _end(f"{error.name} is not installed; install faceblur[{extra}]", Exit.CANNOT)
     except KeyboardInterrupt:
         return _end("interrupted", Exit.INTERRUPTED)
     except BrokenPipeError:
@@ -87,4 +92,5 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         module.add_arguments(command)
+    commands.add_parser(SERVE, help="run a gRPC worker here (faceblur serve --help; docs/worker.md)", add_help=False)
     return parser
