@@ -102,7 +102,7 @@ THOROUGH = Scheme(
         FinePass(zoom=2.4, enlarged=960, largest=1600),
         FinePass(zoom=2.4, enlarged=960, largest=1920, mirrored=True),
     ),
-    candidate=0.04,
+    candidate=0.05,
     sure_score=0.6,
     sure_size=40,
     context=0.6,
