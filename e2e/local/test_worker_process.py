@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from faceblur import FaceBlurClient, KeepaliveConfig, RetryConfig
 from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc
 from support.running_worker import eventually, picture
 
@@ -145,3 +147,28 @@ def health(worker: Process, service: str) -> int:
     with grpc.insecure_channel(f"127.0.0.1:{worker.ready['health_port']}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20).status)
+
+
+def test_the_sdk_finishes_on_another_worker_what_a_killed_one_had(hold: Path, tmp_path: Path) -> None:
+    hold.touch()
+    with process(hold, threads=1) as killed, process(tmp_path / "never") as other:
+        target, metrics = f"ipv4:{killed.target},{other.target}", killed.ready["metrics_port"]
+        with FaceBlurClient(target, timeout=30) as client, ThreadPoolExecutor(8) as pool:
+            eventually(lambda: client.info() and 'method="GetInfo"' in scrape(metrics))  # it is connected with both
+            calls = [pool.submit(client.blur, picture()) for _ in range(8)]
+            eventually(lambda: "faceblur_worker_running 1.0" in scrape(metrics))
+            killed.process.kill()
+            assert all(call.result().image for call in calls)
+
+
+def test_the_sdk_finishes_on_another_worker_what_a_stopped_one_does_not_answer(hold: Path, tmp_path: Path) -> None:
+    with process(hold) as stopped, process(tmp_path / "never") as other:
+        target = f"ipv4:{stopped.target},{other.target}"
+        retry = RetryConfig(attempts=10, first_pause=0.01, longest_pause=0.1, attempt_timeout=1)
+        with FaceBlurClient(target, timeout=30, retry=retry, keepalive=KeepaliveConfig(interval=10)) as client:
+            for _ in range(4):
+                assert client.blur(picture()).image
+            stopped.process.send_signal(signal.SIGSTOP)
+            for _ in range(4):
+                assert client.blur(picture()).image
+            stopped.process.kill()
