@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from . import codec
 from .detectors import Detector, create_detector
-from .detectors.boxes import merge
+from .detectors.boxes import merge, to_faces
 from .errors import InvalidOptions, VerificationFailed
 from .redaction import draw_contours, redact
 from .regions import covered_share, plan_regions
-from .types import Box, Face, Format, Limits, ModelInfo, Options, Profile, Receipt, Region, Result
+from .types import Face, Format, Limits, ModelInfo, Options, Profile, Receipt, Region, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -240,7 +240,4 @@ def _unite(faces: list[Face]) -> list[Face]:
     rows = np.array([[f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score] for f in faces], np.float32)
     if not faces:
         return faces
-    return [
-        Face(Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1)), float(score), faces[0].model)
-        for x1, y1, x2, y2, score in merge(rows, SAME_FACE_IOU)
-    ]
+    return to_faces(merge(rows, SAME_FACE_IOU), faces[0].model)

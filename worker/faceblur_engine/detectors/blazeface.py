@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import RuntimeUnavailable
 from ..models import BLAZEFACE
 from ..types import Box, Face, Margin, ModelInfo, Shape
-from .boxes import Detections, merge
+from .boxes import Detections, merge, to_faces
 from .runtimes import Network, load_network
 from .scaling import scaled
 
@@ -89,10 +89,7 @@ class BlazeFaceDetector:
         found[:, :4] = (found[:, :4] * INPUT - np.array([left, top, left, top], np.float32)) * zoom
         np.clip(found[:, 0:4:2], 0, width, out=found[:, 0:4:2])
         np.clip(found[:, 1:4:2], 0, height, out=found[:, 1:4:2])
-        return [
-            Face(Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1)), float(score), BLAZEFACE.name)
-            for x1, y1, x2, y2, score in found
-        ]
+        return to_faces(found, BLAZEFACE.name)
 
 
 class MediaPipeDetector:

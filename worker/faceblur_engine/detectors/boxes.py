@@ -6,12 +6,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import Box, Face
+
 Detections = NDArray[np.float32]
 
 
 def no_detections() -> Detections:
     """An array of no rows."""
     return np.zeros((0, 5), np.float32)
+
+
+def to_faces(detections: Detections, model: str) -> list[Face]:
+    """Rows in pixels of the picture as faces that the named model found."""
+    return [
+        Face(Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1)), float(score), model)
+        for x1, y1, x2, y2, score in detections
+    ]
 
 
 def overlaps(row: Detections, rows: Detections) -> NDArray[np.float32]:

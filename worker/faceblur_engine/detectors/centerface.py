@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models import CENTERFACE
-from ..types import Box, Face, Margin, ModelInfo, Shape
-from .boxes import Detections, merge, no_detections, scaled_by, suppress, uncut
+from ..types import Face, Margin, ModelInfo, Shape
+from .boxes import Detections, merge, no_detections, scaled_by, suppress, to_faces, uncut
 from .runtimes import Network, load_network
 from .scaling import padded, scaled
 
@@ -216,11 +216,7 @@ class CenterFaceDetector:
         coarse, zoom = self._coarse(rgb, min(scheme.candidate, keep_coarse))
         found = [coarse[coarse[:, 4] >= keep_coarse]]
         found += [self._fine(rgb, coarse, zoom, fine, keep_fine) for fine in scheme.fine]
-        merged = merge(np.concatenate(found), MERGE_IOU)
-        return [
-            Face(Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1)), float(score), CENTERFACE.name)
-            for x1, y1, x2, y2, score in merged
-        ]
+        return to_faces(merge(np.concatenate(found), MERGE_IOU), CENTERFACE.name)
 
     def _run(self, pixels: NDArray[np.uint8], mirrored: bool, threshold: float) -> Detections:
         """Run the network; boxes are of the pixels as given, whether they were mirrored for it or not."""

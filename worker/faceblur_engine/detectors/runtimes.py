@@ -104,7 +104,9 @@ class OpenVinoNetwork:
     def __call__(self, pixels: NDArray[np.uint8]) -> Outputs:
         """See `Network`."""
         with self._lock:
-            requests = self._sizes.setdefault(pixels.shape, _Requests(partial(self._compile, pixels.shape)))
+            requests = self._sizes.get(pixels.shape)
+            if requests is None:
+                requests = self._sizes[pixels.shape] = _Requests(partial(self._compile, pixels.shape))
             self._sizes.move_to_end(pixels.shape)
             if len(self._sizes) > self.KEPT_SIZES:
                 self._sizes.popitem(last=False)
