@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -133,6 +134,38 @@ def test_a_thousand_connections_are_answered(hold: Path) -> None:
         assert all(call.result().image for call in calls)
         for channel in channels:
             channel.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/coredump_filter").exists(), reason="only Linux can be asked")
+def test_a_crash_puts_no_picture_on_a_disk(hold: Path) -> None:
+    with process(hold) as worker:
+        told = Path(f"/proc/{worker.process.pid}")
+        (core,) = (line for line in told.joinpath("limits").read_text().splitlines() if "core file" in line)
+        assert core.split()[4:6] == ["0", "0"]
+        assert int(told.joinpath("coredump_filter").read_text(), 16) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--threads", "many"], "--threads is 'many'"),
+        (["--threds", "2"], "unrecognized arguments: --threds"),
+        (["--runtime", "none"], "cannot start: there is no runtime 'none'"),
+        (["--tls-certificate", "/none.crt", "--tls-key", "/none.key"], "cannot start: /none.crt cannot be read"),
+        (["--address", "{}"], "cannot start: address {} cannot be listened on"),
+        (["--health-address", "{}"], "cannot start: health_address {} cannot be listened on"),
+        (["--metrics-address", "{}"], "cannot start: metrics_address {} cannot be listened on"),
+    ],
+)
+def test_the_last_line_of_a_worker_that_cannot_start_says_why(arguments: list[str], words: str) -> None:
+    """As Kubernetes takes it for the message of a container that ended."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = [argument.format(address) for argument in arguments]
+        command = [sys.executable, "-m", "faceblur_worker", "--address=127.0.0.1:0", *given]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 2
+    assert words.format(address) in done.stderr.splitlines()[-1]
 
 
 def scrape(port: int) -> str:

@@ -72,9 +72,9 @@ def compose(samples: Path, size: tuple[int, int], folder: Path, *, faces: tuple[
 
 
 class RunningProcess:
-    """A worker in a process of its own."""
+    """A worker in a process of its own; an empty one has an engine that does nothing."""
 
-    def __init__(self, profile: str, **environment: str) -> None:
+    def __init__(self, profile: str, *, empty: bool = False, **environment: str) -> None:
         begun = time.perf_counter()
         settings = {
             "FACEBLUR_WORKER_PROFILES": profile,
@@ -83,9 +83,10 @@ class RunningProcess:
             "FACEBLUR_WORKER_SETTLE_SECONDS": "0",
             **{f"FACEBLUR_WORKER_{name}": "127.0.0.1:0" for name in ("ADDRESS", "HEALTH_ADDRESS", "METRICS_ADDRESS")},
         }
+        program = [str(HERE / "worker_empty.py")] if empty else ["-m", "faceblur_worker"]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by stop
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "faceblur_worker"], env={**os.environ, **settings, **environment}, stderr=self._log
+            [sys.executable, *program], env={**os.environ, **settings, **environment}, stderr=self._log
         )
         while not (ready := re.search(r'"message": "ready".*"port": (\d+)', self._written())):
             if self._process.poll() is not None:
@@ -117,9 +118,9 @@ class RunningProcess:
 
 
 @contextlib.contextmanager
-def worker(profile: str, **environment: str) -> Iterator[RunningProcess]:
+def worker(profile: str, *, empty: bool = False, **environment: str) -> Iterator[RunningProcess]:
     """Run a worker as long as the context lasts."""
-    process = RunningProcess(profile, **environment)
+    process = RunningProcess(profile, empty=empty, **environment)
     try:
         yield process
     finally:
@@ -237,10 +238,24 @@ class Bars:
                 say("overhead", profile=profile, way=name, minimum=low, median=mid, maximum=high, share=share)
 
     def reference(self) -> None:
-        """88 pictures per second over 100 connections."""
-        with worker("fast") as process:
-            load(process, self._pictures(FULL_HD), "fast", rate=20, seconds=2)
-            say("reference", **load(process, self._pictures(FULL_HD), "fast", rate=88, seconds=self._seconds))
+        """88 pictures per second over 100 connections; then the same with an engine that does nothing.
+
+        The callers are on the same cores as the worker. What they cost, and what the worker costs without its engine,
+        is what the second run takes.
+        """
+        pictures = self._pictures(FULL_HD)
+        runs: dict[str, dict[str, Any]] = {}
+        for name in ("whole", "empty"):
+            with worker("fast", empty=name == "empty") as process:
+                load(process, pictures, "fast", rate=20, seconds=2)
+                runs[name] = load(process, pictures, "fast", rate=88, seconds=self._seconds)
+        cost = {
+            f"{side}_{name}": round(1000 * run[key] / run["sent"], 2)
+            for name, run in runs.items()
+            for side, key in (("callers", "cpu_seconds"), ("worker", "worker_cpu_seconds"))
+        }
+        engine = round(cost["worker_whole"] - cost["worker_empty"], 2)
+        say("reference", **runs["whole"], empty=runs["empty"], cpu_ms_per_picture={**cost, "engine": engine})
 
     def highest(self) -> None:
         """The highest rate held at a P95 of 120 ms or less without an error."""

@@ -52,7 +52,7 @@ class TestRerun:
     def test_another_version_repeats(
         self, faceblur: Run, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("faceblur_cli.blur.__version__", "99")
+        monkeypatch.setattr("faceblur_cli.redactor.__version__", "99")
         assert counts(faceblur("blur", photos, "-o", out, "--json")) == (3, 0, 0)
 
     def test_a_changed_source_is_repeated(self, faceblur: Run, photos: Path, out: Path) -> None:

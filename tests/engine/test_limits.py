@@ -23,7 +23,8 @@ from faceblur_engine.errors import (
 )
 from faceblur_engine.heif import read_container
 from faceblur_engine.types import Format, Limits
-from support import pictures
+from support import bad_pictures, pictures
+from support.bad_pictures import Build
 
 LIMITS = Limits()
 CORPUS = pictures.corpus()
@@ -103,25 +104,7 @@ def test_scans_are_counted_where_entropy_coded_data_hides_markers() -> None:
     assert probe(source[:last] + comment + source[last:] + b"\xff\xda" * 200, LIMITS).scans == scans
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"hello world, this is text\n", "text"),
-        (b"hi", "text"),
-        (b"%PDF-1.7 ...", "a PDF"),
-        (b"BM" + bytes(60), "a BMP"),
-        (b"8BPS" + bytes(60), "Photoshop"),
-        (b"<?xml version='1.0'?><svg/>", "SVG"),
-        (b"\0\0\0\x18ftypmp42" + bytes(40), "video"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"\x1f\x8b\x08" + bytes(20), "archive"),
-        (bytes(100), "unknown kind"),
-        (b"\xff\xd8", "unknown kind"),
-        (b"II+\0\x08\0\0\0" + bytes(20), "BigTIFF"),
-        (b"GIF89a" + bytes(20), "a GIF"),
-        (b"GIF87a" + bytes(20), "as PNG"),
-    ],
-)
+@pytest.mark.parametrize(("content", "says"), bad_pictures.NO_PICTURES)
 @pytest.mark.usefixtures("no_decoder")
 def test_what_is_no_picture_is_named(content: bytes, says: str) -> None:
     with pytest.raises(UnsupportedFormat, match=says):
@@ -133,24 +116,9 @@ def test_no_bytes_are_no_picture() -> None:
         probe(b"", LIMITS)
 
 
-def animated_webp() -> bytes:
-    frames = [pictures.image(pictures.photo(seed=seed)) for seed in (1, 2)]
-    return pictures.saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])
-
-
-def pages() -> bytes:
-    frames = [pictures.image(pictures.photo(seed=seed)) for seed in (1, 2)]
-    return pictures.saved(frames[0], "TIFF", save_all=True, append_images=frames[1:])
-
-
-def sequence() -> bytes:
-    frames = [pictures.image(pictures.photo(seed=seed)) for seed in (1, 2)]
-    return pictures.saved(frames[0], "AVIF", save_all=True, append_images=frames[1:], speed=10)
-
-
-@pytest.mark.parametrize("build", [pictures.apng, animated_webp, pages, sequence])
+@pytest.mark.parametrize("build", bad_pictures.SEVERAL_FRAMES.values(), ids=bad_pictures.SEVERAL_FRAMES)
 @pytest.mark.usefixtures("no_decoder")
-def test_more_than_one_frame_is_refused(build: type) -> None:
+def test_more_than_one_frame_is_refused(build: Build) -> None:
     with pytest.raises(MultipleFrames):
         decode(build(), LIMITS)
 
@@ -177,57 +145,9 @@ def test_a_tiff_whose_directories_form_a_loop_ends() -> None:
 WIDE = Limits(max_width=10**6, max_height=10**6, max_pixels=10**12)
 
 
-def lying_jpeg(progressive: bool) -> bytes:
-    source = bytearray(pictures.jpeg(progressive=progressive))
-    struct.pack_into(">HH", source, source.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 5, 60_000, 60_000)
-    return bytes(source)
-
-
-def lying_tiff(tag: int, value: int, items: int = 1) -> bytes:
-    source = bytearray(CORPUS["tiff" if tag < 400 else "tiff lzw"])
-    (start,) = struct.unpack_from("<L", source, 4)
-    (count,) = struct.unpack_from("<H", source, start)
-    for position in range(start + 2, start + 2 + 12 * count, 12):
-        found, kind, _ = struct.unpack_from("<HHL", source, position)
-        if found == tag:
-            struct.pack_into("<L", source, position + 4, items)
-            struct.pack_into("<L" if kind == 4 else "<H", source, position + 8, value)
-    return bytes(source)
-
-
-def lying_webp() -> bytes:
-    frame = dict(pictures.webp_chunks(CORPUS["webp"]))[b"VP8 "]
-    size = (60_000 - 1).to_bytes(3, "little")
-    return pictures.riff([(b"VP8X", bytes(4) + size + size), (b"VP8 ", frame)])
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: lying_jpeg(False),
-        lambda: lying_jpeg(True),
-        lambda: pictures.png_bomb(900_000, 900_000),
-        lying_webp,
-        lambda: lying_tiff(256, 60_000),
-        lambda: lying_tiff(257, 60_000),
-        lambda: lying_tiff(279, 2**31),
-        lambda: lying_tiff(273, 2**31),
-        lambda: lying_tiff(279, 10),
-    ],
-    ids=[
-        "jpeg",
-        "progressive jpeg",
-        "png",
-        "webp",
-        "tiff width",
-        "tiff height",
-        "tiff strip",
-        "tiff offset",
-        "tiff 10",
-    ],
-)
+@pytest.mark.parametrize("build", bad_pictures.LYING.values(), ids=bad_pictures.LYING)
 @pytest.mark.usefixtures("no_decoder")
-def test_a_header_that_announces_more_than_the_file_can_hold_is_refused(build: type) -> None:
+def test_a_header_that_announces_more_than_the_file_can_hold_is_refused(build: Build) -> None:
     with pytest.raises(UnreadableImage):
         decode(build(), WIDE)
 
@@ -244,67 +164,8 @@ def test_the_sizes_inside_the_compressed_data_are_held_against_the_limits_too() 
         probe(lying, replace(LIMITS, max_width=100))
 
 
-LARGE = 19_000
-
-
-def two_pngs(bits: int, at: int) -> bytes:
-    chunks = pictures.png_chunks(CORPUS["png rgb" if bits == 8 else "png deep rgb"])
-    chunks.insert(at, (b"IHDR", struct.pack(">LL", LARGE, 5000) + chunks[0][1][8:]))
-    return pictures.png_of(chunks)
-
-
-def two_webps(first: bool) -> bytes:
-    small, large = (dict(pictures.webp_chunks(pictures.webp(np.zeros((h, h, 3), np.uint8)))) for h in (16, 900))
-    frames = [(b"VP8 ", small[b"VP8 "]), (b"VP8 ", large[b"VP8 "])]
-    return pictures.riff(frames if first else frames[::-1])
-
-
-def late_canvas() -> bytes:
-    size = (15_999).to_bytes(3, "little")
-    return pictures.riff([*pictures.webp_chunks(CORPUS["webp"]), (b"VP8X", bytes(4) + size + size)])
-
-
-def two_jpegs(marker: int) -> bytes:
-    """A second, larger frame header: behind the first, or where only some decoders look into a segment."""
-    source = pictures.jpeg()
-    at = source.index(b"\xff\xc0")
-    frame = bytearray(source[at : at + 19])
-    struct.pack_into(">HH", frame, 5, 5000, LARGE)
-    # The stray byte makes the strict decoder hand over to the tolerant one.
-    added = bytes(frame) if marker == 0xC0 else b"\0" + pictures.segment(marker, bytes(frame))
-    return source[: at + 19] + added + source[at + 19 :]
-
-
-def large_grid() -> bytes:
-    source = CORPUS["heic"]
-    # The metadata item becomes a grid whose description, its data, begins with flags and ends in a size.
-    source = source.replace(b"\0Exif\0", b"\0grid\0")
-    data = source.index(b"\0\0\0\x06Exif\0\0MM")
-    return source[:data] + struct.pack(">BBBBLL", 0, 1, 0, 0, 60_000, 60_000) + source[data + 12 :]
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: two_pngs(8, 1),
-        lambda: two_pngs(8, 2),
-        lambda: two_pngs(16, 1),
-        lambda: two_webps(True),
-        lambda: two_webps(False),
-        late_canvas,
-        lambda: two_jpegs(0xC0),
-        lambda: two_jpegs(0xF0),
-        lambda: two_jpegs(0xF7),
-        large_grid,
-        *(lambda name=name: with_box(name, bytes(20)) for name in (b"pitm", b"iloc", b"iinf", b"iprp")),
-        lambda: CORPUS["avif"] + CORPUS["avif"][CORPUS["avif"].index(b"meta") - 4 :],
-    ],
-    ids=[
-        *("png", "png behind the pixels", "deep png", "webp small first", "webp large first", "webp canvas"),
-        *("jpeg", "jpeg in JPG0", "jpeg in JPG7", "heic grid", "pitm", "iloc", "iinf", "iprp", "meta"),
-    ],
-)
-def test_of_two_headers_a_decoder_cannot_follow_the_other(build: type) -> None:
+@pytest.mark.parametrize("build", bad_pictures.TWO_HEADERS.values(), ids=bad_pictures.TWO_HEADERS)
+def test_of_two_headers_a_decoder_cannot_follow_the_other(build: Build) -> None:
     source = build()
     tracemalloc.start()
     with pytest.raises((UnreadableImage, LimitExceeded)):
@@ -332,61 +193,23 @@ def test_a_compressed_bomb_beside_the_pixels_does_no_harm(name: bytes) -> None:
     assert peak < 16 * 1024 * 1024
 
 
-def with_box(name: bytes, body: bytes) -> bytes:
-    """An AVIF with one more box, behind all others, in its `meta` box; properties lie in an `iprp`."""
-    source = CORPUS["avif"]
-    box = struct.pack(">L4s", 8 + len(body), name) + body
-    if name == b"ipma":
-        box = struct.pack(">L4s", 8 + len(box), b"iprp") + box
-    at = source.index(b"meta") - 4
-    (size,) = struct.unpack_from(">L", source, at)
-    return source[:at] + struct.pack(">L", size + len(box)) + source[at + 4 : at + size] + box + source[at + size :]
-
-
-def overlapping_items(count: int) -> bytes:
-    return b"".join(struct.pack(">HHHLL", item, 0, 1, 0, 1000) for item in range(1, count + 1))
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 30_000 + pictures.jpeg()[2:],
-        lambda: pictures.png(before=pictures.chunk(b"prVt", b"") * 30_000),
-        lambda: pictures.riff([*pictures.webp_chunks(pictures.webp()), *[(b"XYZW", b"")] * 30_000]),
-        lambda: pictures.avif()[:32] + struct.pack(">L4s", 8, b"free") * 30_000,
-        lambda: with_box(b"iloc", struct.pack(">LHL", 0x02000000, 0x4440, 10**5) + bytes(14) * 10**5),
-        lambda: with_box(b"iloc", struct.pack(">LHH", 0, 0x4400, 300) + overlapping_items(300)),
-        lambda: with_box(b"ipma", struct.pack(">LL", 0, 10**6) + struct.pack(">HB", 1, 255) + bytes(10**6)),
-        lambda: lying_tiff(258, 8, items=1_000_000) + bytes(4_000_000),
-        lambda: lying_tiff(273, 8, items=1_000_000) + bytes(4_000_000),
-    ],
-    ids=["jpeg", "png", "webp", "avif", "items", "overlapping items", "properties", "tiff bits", "tiff strips"],
-)
+@pytest.mark.parametrize("build", bad_pictures.COUNTLESS_PARTS.values(), ids=bad_pictures.COUNTLESS_PARTS)
 @pytest.mark.usefixtures("no_decoder")
-def test_a_file_of_countless_parts_is_refused(build: type) -> None:
+def test_a_file_of_countless_parts_is_refused(build: Build) -> None:
     with pytest.raises(UnreadableImage):
         decode(build(), LIMITS)
 
 
-@pytest.mark.parametrize(
-    ("position", "value", "says"),
-    [(4, 12, "12 bits"), (9, 2, "2 channels"), (-1, 0xC3, "process 3"), (-1, 0xC9, "process 9")],
-)
+@pytest.mark.parametrize(("says", "build"), bad_pictures.UNUSUAL_JPEGS.items())
 @pytest.mark.usefixtures("no_decoder")
-def test_a_kind_of_jpeg_that_is_not_decoded_is_named(position: int, value: int, says: str) -> None:
-    source = bytearray(CORPUS["jpeg"])
-    frame = source.index(b"\xff\xc0")
-    source[frame + (1 if position < 0 else position)] = value
-
+def test_a_kind_of_jpeg_that_is_not_decoded_is_named(says: str, build: Build) -> None:
     with pytest.raises(UnsupportedFormat, match=says):
-        decode(bytes(source), LIMITS)
+        decode(build(), LIMITS)
 
 
 def test_a_tiff_of_16_bits_is_refused_with_a_way_out() -> None:
-    deep = pictures.image(pictures.photo(channels=1)).convert("I;16")
-
     with pytest.raises(UnsupportedFormat, match=r"16 bits.*PNG"):
-        decode(pictures.saved(deep, "TIFF"), LIMITS)
+        decode(bad_pictures.deep_tiff(), LIMITS)
 
 
 def test_heic_without_its_decoder_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

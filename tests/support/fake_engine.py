@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from faceblur import __version__
 from faceblur_engine.errors import EmptyImage, UnsupportedFormat
 from faceblur_engine.types import Box, Face, Format, ModelInfo, Options, Profile, Receipt, Region, Result, Shape
 
@@ -29,6 +30,7 @@ class FakeEngine:
         faces: What every picture has.
         hook: Called with the bytes of each call; may raise or block.
         opened: The arguments that it was opened with.
+        version: What its receipts say.
     """
 
     def __init__(self, hook: Callable[[bytes], None] = lambda data: None, version: str = "1") -> None:
@@ -36,6 +38,7 @@ class FakeEngine:
         self.faces = [Face(Box(2, 2, 8, 10), 0.9, "fake")]
         self.hook = hook
         self.opened: dict[str, object] = {}
+        self.version = __version__
         self.models = (ModelInfo("fake", hashlib.sha256(version.encode()).hexdigest(), "python f64"),)
 
     def open(self, *, profiles: Collection[Profile], runtime: str, threads: int, concurrency: int) -> FakeEngine:
@@ -73,7 +76,7 @@ class FakeEngine:
         except (UnidentifiedImageError, ValueError) as error:
             raise UnsupportedFormat("the content is not that of a picture") from error
         return Receipt(
-            version="0",
+            version=self.version,
             input_sha256=hashlib.sha256(data).hexdigest(),
             output_sha256=None,
             input_bytes=len(data),

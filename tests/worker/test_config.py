@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from faceblur_engine.types import Keep, Profile
+from faceblur_engine.detectors import default_margin
+from faceblur_engine.types import Keep, Margin, Options, Profile
 from faceblur_worker import config
 from faceblur_worker.__main__ import main
 from faceblur_worker.config import PREFIX, ConfigurationError, WorkerSettings, load, unknown_variables
@@ -44,6 +45,22 @@ def test_lists_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(["--keep", "gps,author"]).keep == {Keep.GPS, Keep.AUTHOR}
 
 
+def test_parts_of_the_margin_that_are_not_set_are_the_profile_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(["--profiles", "fast,balanced"]).default_options().margin is None
+    monkeypatch.setenv(PREFIX + "MARGIN_BOTTOM", "0.5")
+    monkeypatch.setenv(PREFIX + "FEATHER", "0.1")
+    settings = load(["--profiles", "fast,balanced,thorough", "--margin-pixels", "0"])
+    for profile in Profile:
+        options, own = settings.default_options(profile), default_margin(profile)
+        assert options.margin == Margin(own.sides, own.top, 0.5, 0)
+        assert (options.profile, options.feather) == (profile, 0.1)
+    assert default_margin(Profile.FAST) != default_margin(Profile.BALANCED)
+
+
+def test_defaults_are_those_of_the_engine() -> None:
+    assert load([]).default_options() == Options()
+
+
 def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "TLS_KEY", "")
     assert load([]).tls_key is None
@@ -64,6 +81,8 @@ def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
         (["--allowed-identities", "me"], "allowed_identities needs"),
         (["--settle-seconds", "40"], "settle_seconds has to be below"),
         (["--min-face", "50", "--max-face", "40"], "max_face 40 is below min_face 50"),
+        (["--margin-top", "2.1"], "--margin-top is '2.1'"),
+        (["--feather", "-1"], "--feather is '-1'"),
         (["--log-level", "loud"], "--log-level is 'loud'"),
     ],
 )

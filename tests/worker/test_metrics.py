@@ -12,6 +12,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import faceblur
 from faceblur.v1 import faceblur_service_pb2
 from support.running_worker import Hold, RunningWorker, eventually, picture
 
@@ -47,6 +48,15 @@ def test_pictures_are_counted(start: Callable[..., RunningWorker]) -> None:
     assert samples["faceblur_worker_pixels_total"] == 600
     assert samples["faceblur_worker_received_bytes_total"] == 3 * len(picture(10, 20))
     assert samples["faceblur_worker_inside"] == 0
+
+
+def test_a_worker_says_what_it_runs(start: Callable[..., RunningWorker]) -> None:
+    worker = start()
+    samples = scraped(worker)
+    assert {name for name in samples if name.startswith("faceblur_worker_model_info")} == {
+        f"faceblur_worker_model_info {model.name} {model.runtime} {model.sha256}" for model in worker.engine.models
+    }
+    assert samples[f"faceblur_worker_info balanced {faceblur.__version__}"] == 1
 
 
 def test_the_queue_and_refusals_are_shown(start: Callable[..., RunningWorker], hold: Hold) -> None:

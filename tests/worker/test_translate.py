@@ -11,7 +11,6 @@ from faceblur_engine import types
 from faceblur_engine.errors import InvalidOptions
 from faceblur_worker import translate
 
-ALL = tuple(types.Profile)
 FULL = types.Options(
     profile=types.Profile.THOROUGH,
     min_score=0.25,
@@ -35,32 +34,47 @@ FULL = types.Options(
 )
 
 
+def everywhere(options: types.Options) -> dict[types.Profile, types.Options]:
+    """These defaults for every profile, their own first."""
+    order = sorted(types.Profile, key=lambda profile: profile is not options.profile)
+    return {profile: dataclasses.replace(options, profile=profile) for profile in order}
+
+
 def test_all_options_survive_the_way_there_and_back() -> None:
     message = options_pb2.Options.FromString(translate.options_to(FULL).SerializeToString())
-    assert translate.options_from(message, types.Options(), ALL) == FULL
+    assert translate.options_from(message, everywhere(types.Options())) == FULL
     assert all(getattr(FULL, f.name) != f.default for f in dataclasses.fields(types.Options))  # FULL leaves nothing out
 
 
 def test_defaults_survive_the_way_there_and_back() -> None:
-    assert translate.options_from(translate.options_to(types.Options()), FULL, ALL).limits == FULL.limits
+    assert translate.options_from(translate.options_to(types.Options()), everywhere(FULL)).limits == FULL.limits
     unset = dataclasses.replace(types.Options(), limits=FULL.limits)
     wide = dataclasses.replace(types.Options(), keep=frozenset())
-    assert translate.options_from(translate.options_to(unset), wide, ALL) == unset
+    assert translate.options_from(translate.options_to(unset), everywhere(wide)) == unset
 
 
 def test_what_is_not_asked_for_has_the_default_of_the_server() -> None:
-    assert translate.options_from(options_pb2.Options(), FULL, ALL) is FULL
+    assert translate.options_from(options_pb2.Options(), everywhere(FULL)) == FULL
+
+
+def test_a_profile_brings_its_own_defaults() -> None:
+    fast = types.Options(profile=types.Profile.FAST, cells=3)
+    defaults = {types.Profile.BALANCED: types.Options(), types.Profile.FAST: fast}
+    assert translate.options_from(options_pb2.Options(profile=options_pb2.PROFILE_FAST), defaults) == fast
+    assert translate.options_from(options_pb2.Options(), defaults).cells == 8
+    with pytest.raises(InvalidOptions, match="thorough is not served here; choose one of: balanced, fast"):
+        translate.options_from(options_pb2.Options(profile=options_pb2.PROFILE_THOROUGH), defaults)
 
 
 def test_zero_and_false_can_be_asked_for() -> None:
     asked = options_pb2.Options(min_face=0, verify=False, contour=False, keep=options_pb2.KeepMetadata())
-    options = translate.options_from(asked, FULL, ALL)
+    options = translate.options_from(asked, everywhere(FULL))
     assert (options.min_face, options.verify, options.contour, options.keep) == (0, False, False, frozenset())
 
 
 def test_limits_can_only_be_tightened() -> None:
     asked = options_pb2.Options(limits=options_pb2.Limits(max_pixels=10**9, max_width=7))
-    limits = translate.options_from(asked, types.Options(), ALL).limits
+    limits = translate.options_from(asked, everywhere(types.Options())).limits
     assert (limits.max_pixels, limits.max_width) == (types.Limits().max_pixels, 7)
 
 
@@ -73,13 +87,14 @@ def test_limits_can_only_be_tightened() -> None:
         (options_pb2.Options(color=options_pb2.Color(red=256)), "color"),
         (options_pb2.Options(regions=[geometry_pb2.Box(w=1)]), "region"),
         (options_pb2.Options(regions=[geometry_pb2.Box(x=float("inf"), w=1, h=1)]), "finite"),
+        (options_pb2.Options(regions=[geometry_pb2.Box(w=1, h=1)] * 1001), "1001 regions .* at most 1000"),
         (options_pb2.Options(format=options_pb2.FORMAT_HEIC), "HEIC"),
         (options_pb2.Options(min_score=float("nan")), "min_score"),
     ],
 )
 def test_what_is_not_understood_is_refused_and_never_guessed(asked: options_pb2.Options, words: str) -> None:
     with pytest.raises(InvalidOptions, match=words):
-        translate.options_from(asked, types.Options(), ALL)
+        translate.options_from(asked, everywhere(types.Options()))
 
 
 @pytest.mark.parametrize(

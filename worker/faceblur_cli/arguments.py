@@ -20,6 +20,7 @@ from .exits import UsageError
 from .names import Labels, Names
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "litert", "mediapipe")
+CALLS_AT_ONCE = 8
 _DEFAULT = Options()
 
 
@@ -141,7 +142,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "-j",
         type=_positive,
         metavar="N",
-        help="pictures at once (default: the cores granted to this process)",
+        help="pictures at once (default: the cores granted to this process; with --server 8)",
     )
     group.add_argument(
         "--threads", type=_positive, metavar="N", help="inference threads per picture (default: the cores per job)"
@@ -149,10 +150,20 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--runtime",
         choices=RUNTIMES,
-        default="auto",
         metavar="NAME",
         help=f"{', '.join(RUNTIMES)}; the last two run the fast profile only (default: auto)",
     )
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add what lets workers do the work."""
+    group = parser.add_argument_group(
+        "server", "Pictures are sent to workers. What is not asked for here is as they are configured."
+    )
+    group.add_argument("--server", metavar="HOST:PORT", help="a worker, or a name that has the addresses of several")
+    group.add_argument("--server-ca", type=Path, metavar="FILE", help="encrypt; who may have issued its certificate")
+    group.add_argument("--server-certificate", type=Path, metavar="FILE", help="encrypt, and show this certificate")
+    group.add_argument("--server-key", type=Path, metavar="FILE", help="the certificate's key")
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
@@ -170,20 +181,35 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def options_of(args: argparse.Namespace) -> Options:
-    """Build the engine's options.
-
-    Raises:
-        UsageError: One is out of range; it is named as on the command line.
-    """
+def asked_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `Options` that are given; of the limits only those that are, by name."""
     limits = {f.name: value for f in dataclasses.fields(Limits) if (value := getattr(args, f.name, None)) is not None}
-    fields: dict[str, Any] = {"limits": Limits(**limits)} if limits else {}
+    fields: dict[str, Any] = {"limits": limits} if limits else {}
     for field in dataclasses.fields(Options):
         value = getattr(args, field.name, None)
         if value is not None:
             fields[field.name] = tuple(value) if field.name == "regions" else value
+    return fields
+
+
+def options_of(args: argparse.Namespace, defaults: Options | None = None) -> Options:
+    """Build the engine's options.
+
+    Args:
+        args: Parsed arguments.
+        defaults: Of a server, whose limits can only be tightened. None: the engine's.
+
+    Raises:
+        UsageError: One is out of range; it is named as on the command line.
+    """
+    fields = asked_of(args)
+    if "limits" in fields:
+        given = fields["limits"]
+        if defaults:
+            given = {name: min(value, getattr(defaults.limits, name)) for name, value in given.items()}
+        fields["limits"] = dataclasses.replace((defaults or _DEFAULT).limits, **given)
     try:
-        return Options(**fields)
+        return dataclasses.replace(defaults or _DEFAULT, **fields)
     except InvalidOptions as error:
         names = "|".join(field.name for field in dataclasses.fields(Options))
         raise UsageError(
@@ -208,6 +234,33 @@ def labels_of(args: argparse.Namespace) -> Labels:
     if len(key) < 16:
         raise UsageError(f"--names-key {args.names_key} holds {len(key)} bytes; a secret has at least 16")
     return Labels(args.names, key)
+
+
+def calls_at_once(args: argparse.Namespace, *, single: bool) -> int:
+    """Return how many pictures are with the server at once.
+
+    Args:
+        args: Parsed arguments.
+        single: There is only one picture.
+
+    Raises:
+        UsageError: Something is given that the server decides.
+    """
+    for name in ("runtime", "threads"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name} says how this machine works; with --server leave that to the server's settings")
+    return 1 if single else args.jobs or CALLS_AT_ONCE
+
+
+def refuse_server_options(args: argparse.Namespace) -> None:
+    """Refuse what only makes sense with a server.
+
+    Raises:
+        UsageError: It is given.
+    """
+    for name in ("ca", "certificate", "key"):
+        if getattr(args, f"server_{name}") is not None:
+            raise UsageError(f"--server-{name} is for --server HOST:PORT, which is not given")
 
 
 def jobs_and_threads(args: argparse.Namespace, *, single: bool) -> tuple[int, int]:

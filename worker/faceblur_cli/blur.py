@@ -15,20 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from faceblur import __version__
 from faceblur_engine.errors import EngineError, ModelError, RuntimeUnavailable
-from faceblur_engine.types import Format, Options, Receipt
+from faceblur_engine.types import Format, Receipt
 
 from . import arguments, files
 from .exits import CannotGoOnError, Exit, UsageError
 from .files import FileProblem
-from .interruption import Stop, stop_on_signal
+from .interruption import Stop, closing, stop_on_signal
 from .names import printable
 from .pool import in_order
 from .progress import Bar, Display, JsonLines, Lines
 from .receipts import Receipts
 from .records import Record, Status, Tally
-from .redactor import OpenRedactor, Redactor
+from .redactor import Opened, OpenRedactor, opened
 from .report import Report
 from .sources import PIPE, Found, Inputs, Item, Naming, Passed, format_of
 from .state import Entry, State, settings_of
@@ -55,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_obscuring(parser)
     arguments.add_limits(parser)
     arguments.add_machine(parser)
+    arguments.add_server(parser)
 
 
 def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
@@ -64,14 +64,10 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
         UsageError: What was asked for makes no sense.
         CannotGoOnError: Nothing (more) can be done.
     """
-    options = arguments.options_of(args)
     labels = arguments.labels_of(args)
-    job, options = _job_of(args, options)
-    jobs, threads = arguments.jobs_and_threads(args, single=job.single)
-    try:
-        redactor = open_redactor(profiles=[options.profile], runtime=args.runtime, threads=threads, concurrency=jobs)
-    except EngineError as error:
-        raise CannotGoOnError(str(error)) from error
+    job, args.format = _job_of(args)
+    engine = opened(args, open_redactor, single=job.single)
+    options = engine.options
 
     with contextlib.ExitStack() as stack:
         receipts = Receipts(args.receipts, labels) if args.receipts else None
@@ -80,19 +76,20 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
         report = Report(args.report, labels, args.report_pictures) if args.report else None
         if report:
             stack.callback(report.close)
-        settings = settings_of(__version__, options, redactor.models)
+        settings = settings_of(engine.version, options, engine.redactor.models)
         state = State(job.root, settings) if job.root and not job.target else None
         if state:
             stack.callback(state.close)
         stop = stack.enter_context(stop_on_signal(announce=not (args.json or args.quiet)))
+        stack.enter_context(closing(engine.close, stop))
         naming = Naming(options.format, fold=state is not None and state.folds_case)
         display = _display(args, job, naming, stop)
         tally = Tally()
-        work = Blur(redactor, options, state, job.root, settings["settings"], stop, args.force, receipts, report)
+        work = Blur(engine, state, job.root, settings["settings"], stop, args.force, receipts, report)
         found = job.items(naming)
         ending = ""
         try:
-            for record in in_order(found, work, jobs=jobs, stop=stop):
+            for record in in_order(found, work, jobs=engine.jobs, stop=stop):
                 tally.add(record)
                 display.show(record)
                 if receipts and record.status is Status.FAILED:
@@ -111,7 +108,7 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
             with contextlib.suppress(BrokenPipeError):
                 display.finish(tally, sentence + where)
             if report:
-                report.finish(tally, sentence, __version__, options)
+                report.finish(tally, sentence, engine.version, options)
         if stop.signalled:
             return Exit.INTERRUPTED
         if not tally.found:
@@ -153,8 +150,8 @@ class _Job:
         return self.inputs.walk(naming, self.root, self.target)
 
 
-def _job_of(args: argparse.Namespace, options: Options) -> tuple[_Job, Options]:
-    """Make out what OUT is; its extension decides the format where nothing else does."""
+def _job_of(args: argparse.Namespace) -> tuple[_Job, Format | None]:
+    """Make out what OUT is, and the format that is asked for; OUT's extension decides it where nothing else does."""
     pipe = PIPE in args.paths
     out = args.out if args.out is not None else PIPE if pipe else None
     if out is None:
@@ -173,7 +170,7 @@ def _job_of(args: argparse.Namespace, options: Options) -> tuple[_Job, Options]:
             raise UsageError("-o - and --json both write to stdout")
         if files.is_terminal(sys.stdout):
             raise UsageError("stdout is a terminal; redirect it to a file or a pipe")
-        return _Job(inputs, "stdout", None, None), options
+        return _Job(inputs, "stdout", None, None), args.format
 
     path = Path(out)
     named_format = None if path.is_dir() or out.endswith(os.sep) else format_of(path.name)
@@ -183,16 +180,16 @@ def _job_of(args: argparse.Namespace, options: Options) -> tuple[_Job, Options]:
             raise UsageError("a picture from a pipe has no name; give a file for -o, with its extension, or -")
         if path.exists() and not path.is_dir():
             raise UsageError(f"{printable(out)} is a file and has no picture's extension; give a folder")
-        return _Job(inputs, out, path, None), options
+        return _Job(inputs, out, path, None), args.format
     if inputs is not None and not inputs.single_file:
         raise UsageError(
             f"{printable(out)} is a file's name and takes one picture; give a folder, as in {printable(out)}/"
         )
     if named_format is Format.HEIC:
         raise UsageError("HEIC can be read but not written; choose another extension")
-    if options.format not in (None, named_format):
-        raise UsageError(f"{printable(out)} and --format {options.format} contradict each other")
-    return _Job(inputs, out, path.parent, path.name), dataclasses.replace(options, format=named_format)
+    if args.format not in (None, named_format):
+        raise UsageError(f"{printable(out)} and --format {args.format} contradict each other")
+    return _Job(inputs, out, path.parent, path.name), named_format
 
 
 def _display(args: argparse.Namespace, job: _Job, naming: Naming, stop: Stop) -> Display:
@@ -217,8 +214,7 @@ class Blur:
 
     def __init__(
         self,
-        redactor: Redactor,
-        options: Options,
+        engine: Opened,
         state: State | None,
         root: Path | None,
         settings: str,
@@ -227,8 +223,9 @@ class Blur:
         receipts: Receipts | None,
         report: Report | None,
     ) -> None:
-        self._redactor = redactor
-        self._options = options
+        self._redactor = engine.redactor
+        self._options = engine.options
+        self._version = engine.version
         self._state = state
         self._root = root
         self._settings = settings
@@ -344,7 +341,8 @@ class Blur:
     def _entry(self, item: Item, info: os.stat_result, written: os.stat_result, receipt: Receipt) -> Entry:
         return Entry(
             out=item.target,
-            settings=self._settings,
+            # Of several servers one may have another version than the one that was asked: then it is repeated.
+            settings=self._settings if receipt.version == self._version else "",
             size=info.st_size,
             mtime_ns=info.st_mtime_ns,
             sha256=receipt.input_sha256,

@@ -19,7 +19,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from faceblur import __version__
 from faceblur_engine.errors import EngineError, ModelError, RuntimeUnavailable
 from faceblur_engine.types import Box, Format, Options, Receipt
 
@@ -27,11 +26,11 @@ from . import arguments, files
 from .blur import faulty, passed
 from .exits import CannotGoOnError, Exit, UsageError
 from .files import FileProblem
-from .interruption import Stop, stop_on_signal
+from .interruption import Stop, closing, stop_on_signal
 from .pool import in_order
 from .progress import Bar, Display, Lines, write_json
 from .records import Record, Status, Tally
-from .redactor import OpenRedactor, Redactor
+from .redactor import Opened, OpenRedactor, opened
 from .sources import Found, Inputs, Item, Naming, Passed
 from .state import Entry, State, settings_of
 
@@ -49,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_detection(parser)
     arguments.add_limits(parser)
     arguments.add_machine(parser)
+    arguments.add_server(parser)
 
 
 def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
@@ -58,28 +58,24 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
         UsageError: What was asked for makes no sense.
         CannotGoOnError: Nothing (more) can be done.
     """
-    options = arguments.options_of(args)
     if args.draw and args.draw.exists() and not args.draw.is_dir():
         raise UsageError(f"{args.draw} is a file; --draw takes a folder")
     inputs = Inputs(args.paths, out=args.draw, follow_links=args.follow_links)
-    jobs, threads = arguments.jobs_and_threads(args, single=inputs.single_file is not None)
-    try:
-        redactor = open_redactor(profiles=[options.profile], runtime=args.runtime, threads=threads, concurrency=jobs)
-    except EngineError as error:
-        raise CannotGoOnError(str(error)) from error
+    engine = opened(args, open_redactor, single=inputs.single_file is not None)
 
     with contextlib.ExitStack() as stack:
         state = None
         if args.draw:
-            state = State(args.draw, settings_of(__version__, options, redactor.models))
+            state = State(args.draw, settings_of(engine.version, engine.options, engine.redactor.models))
             stack.callback(state.close)
         naming = Naming(Format.JPEG, fold=state is not None and state.folds_case)
         stop = stack.enter_context(stop_on_signal(announce=not args.quiet))
+        stack.enter_context(closing(engine.close, stop))
         display = _display(args, inputs, naming, stop)
         tally = Tally()
-        work = Detect(redactor, options, stop, args.draw, state)
+        work = Detect(engine, stop, args.draw, state)
         try:
-            for record in in_order(inputs.walk(naming, args.draw), work, jobs=jobs, stop=stop):
+            for record in in_order(inputs.walk(naming, args.draw), work, jobs=engine.jobs, stop=stop):
                 tally.add(record)
                 display.show(record)
                 if record.status is not Status.SKIPPED:
@@ -112,11 +108,9 @@ def _display(args: argparse.Namespace, inputs: Inputs, naming: Naming, stop: Sto
 class Detect:
     """Finds the faces of one picture. Called by several threads at once."""
 
-    def __init__(
-        self, redactor: Redactor, options: Options, stop: Stop, draw: Path | None, state: State | None
-    ) -> None:
-        self._redactor = redactor
-        self._options = options
+    def __init__(self, engine: Opened, stop: Stop, draw: Path | None, state: State | None) -> None:
+        self._redactor = engine.redactor
+        self._options = engine.options
         self._stop = stop
         self._draw = draw
         self._state = state

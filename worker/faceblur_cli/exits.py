@@ -21,7 +21,7 @@ MEANINGS = {
     Exit.OK: "every picture is done (or was, with the same options)",
     Exit.SOME_FAILED: "some pictures failed, each is named; the others are done",
     Exit.USAGE: "the command line is wrong; nothing was written",
-    Exit.CANNOT: "no picture found, or it cannot go on: no usable model or runtime, OUT not writable, disk full",
+    Exit.CANNOT: "no picture found, or it cannot go on: no usable model, runtime, server; OUT not writable; disk full",
     Exit.INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP; run it again to go on",
     Exit.PIPE_CLOSED: "whoever read the output stopped reading",
 }

@@ -29,7 +29,7 @@ _temporaries: set[Path] = set()
 
 
 class FileProblem(Exception):
-    """One file cannot be read or written.
+    """One file cannot be read or written, or the server gives no result for it.
 
     Attributes:
         reason: A stable name, such as ``NOT_FOUND``; the engine's errors carry theirs the same way.

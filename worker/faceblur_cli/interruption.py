@@ -30,6 +30,7 @@ class Stop:
     def __init__(self) -> None:
         self._event = threading.Event()
         self.is_set = self._event.is_set
+        self.wait = self._event.wait
         self.set = self._event.set
         self.signalled = False
 
@@ -60,6 +61,27 @@ def stop_on_signal(*, announce: bool) -> Iterator[Stop]:
 
     with _handling(handler):
         yield stop
+
+
+@contextlib.contextmanager
+def closing(close: Callable[[], None], stop: Stop) -> Iterator[None]:
+    """Close something when work should end, or else at the end of the context.
+
+    For calls that look at no checkpoint. A thread does it: a signal comes at any place of the main one, also where it
+    holds a lock that closing needs.
+    """
+
+    def wait() -> None:
+        stop.wait()
+        close()
+
+    thread = threading.Thread(target=wait, name="closing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -6,14 +6,13 @@ Nothing heavy is imported here, so that ``--help`` answers at once; each command
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import resource
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from faceblur import __version__
+from faceblur_engine.dumps import forbid_core_dumps
 
 from . import files
 from .exits import MEANINGS, CannotGoOnError, Exit, UsageError
@@ -31,9 +30,7 @@ def main(argv: Sequence[str] | None = None, *, open_redactor: OpenRedactor = ope
         argv: Arguments without the program's name; None takes the process's.
         open_redactor: Makes what obscures pictures.
     """
-    # Pictures are in memory: a crash must not put them on the disk.
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_dumps()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if arguments[:1] == [SERVE]:
@@ -74,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     codes = "\n".join(f"  {code.value:<4} {meaning}" for code, meaning in MEANINGS.items())
     parser = _Parser(
         prog="faceblur",
-        description="Obscures the faces in pictures, on this machine: it opens no connection.",
+        description="Obscures the faces in pictures, on this machine. Without --server it opens no connection.",
         epilog=f"exit codes:\n{codes}\n\nfaceblur COMMAND --help lists a command's options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

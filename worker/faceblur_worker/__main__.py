@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from faceblur_engine.dumps import forbid_core_dumps
 from faceblur_engine.errors import EngineError
 
 from . import logs
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None, make_engine: Callable[[WorkerSettings], Engine] = load_engine) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
-    0: ended in order; 1: work was still going on at the end of the grace period; 2: the configuration is wrong or
-    cannot be used here.
+    0: ended in order; 1: work was still going on at the end of the grace period, or a defect ended the process; 2: the
+    configuration is wrong or cannot be used here. Unless it is 0, the last line that was written says why.
     """
+    forbid_core_dumps()
     try:
         settings = load(sys.argv[1:] if argv is None else argv)
     except ConfigurationError as error:
@@ -42,6 +44,9 @@ def main(argv: Sequence[str] | None = None, make_engine: Callable[[WorkerSetting
     except (AddressInUse, CertificateError, EngineError, TracingUnavailable) as error:
         log.error("cannot start: %s", error)
         return 2
+    except Exception as error:
+        log.exception("ended by a defect, please report it: %s", type(error).__name__)
+        return 1
     if not in_time:
         logging.shutdown()
         os._exit(1)  # engine threads that do not end would keep the process

@@ -6,6 +6,7 @@ docs/worker-configuration.md is made from this class, see `markdown`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import enum
 import re
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from faceblur_engine.cores import granted_cores
+from faceblur_engine.detectors import default_margin
 from faceblur_engine.errors import InvalidOptions
-from faceblur_engine.types import Keep, Limits, Method, Options, Profile, Shape
+from faceblur_engine.types import Keep, Limits, Margin, Method, Options, Profile, Shape
 
 PREFIX = "FACEBLUR_WORKER_"
 _MIB = 1024 * 1024
@@ -68,6 +70,24 @@ class WorkerSettings(BaseSettings):
     method: Method = Field(Method.BLUR, description="How faces are filled, where the caller does not say.")
     cells: int = Field(8, ge=1, le=8, description="Cells across an obscured face, where the caller does not say.")
     shape: Shape | None = Field(None, description="Outline of obscured regions. Unset: the profile's.")
+    margin_sides: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="How far regions reach past a face left and right, as a share of its width, where the caller does "
+        "not say. Unset, as for the next three: the profile's.",
+    )
+    margin_top: float | None = Field(None, ge=0, le=2, description="Likewise above, as a share of the face's height.")
+    margin_bottom: float | None = Field(
+        None, ge=0, le=2, description="Likewise below, as a share of the face's height."
+    )
+    margin_pixels: float | None = Field(None, ge=0, le=1000, description="Likewise on all sides, in pixels, on top.")
+    feather: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Blended rim outside a region, as a share of its longer side, where the caller does not say.",
+    )
     min_score: float | None = Field(
         None, ge=0, le=1, description="Replaces the profile's thresholds, where the caller does not say."
     )
@@ -170,13 +190,16 @@ class WorkerSettings(BaseSettings):
             raise ValueError(str(error)) from error
         return self
 
-    def default_options(self) -> Options:
-        """The options of a caller who asks for nothing."""
+    def default_options(self, profile: Profile | None = None) -> Options:
+        """The options of a caller who asks for nothing, or for nothing but a profile."""
+        profile = profile or self.profiles[0]
         return Options(
-            profile=self.profiles[0],
+            profile=profile,
             method=self.method,
             cells=self.cells,
             shape=self.shape,
+            margin=self._margin(profile),
+            feather=self.feather,
             min_score=self.min_score,
             min_face=self.min_face,
             max_face=self.max_face,
@@ -190,6 +213,12 @@ class WorkerSettings(BaseSettings):
                 max_scans=self.max_image_scans,
             ),
         )
+
+    def _margin(self, profile: Profile) -> Margin | None:
+        """The profile's margin with what is configured in its place; None: all of it is the profile's."""
+        parts = {part.name: getattr(self, f"margin_{part.name}") for part in dataclasses.fields(Margin)}
+        chosen = {name: value for name, value in parts.items() if value is not None}
+        return dataclasses.replace(default_margin(profile), **chosen) if chosen else None
 
     def engine_threads(self) -> int:
         """Pictures that are worked on at the same time."""

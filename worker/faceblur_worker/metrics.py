@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 from prometheus_client.gc_collector import GCCollector
 
-from faceblur_engine.types import Receipt
+from faceblur_engine.types import ModelInfo, Receipt
 
 from .admission import Gate
 
@@ -15,13 +17,14 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0
 class Metrics:
     """The metrics of one worker, in a registry of their own."""
 
-    def __init__(self, gate: Gate, version: str, profiles: str) -> None:
+    def __init__(self, gate: Gate, version: str, profiles: str, models: Sequence[ModelInfo]) -> None:
         """Register everything.
 
         Args:
             gate: Whose state the gauges show.
             version: Of FaceBlur.
             profiles: That are served, separated by commas.
+            models: That are loaded.
         """
         registry = CollectorRegistry()
         self.registry = registry
@@ -29,6 +32,11 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         Info("faceblur_worker", "What runs here.", registry=registry).info({"version": version, "profiles": profiles})
+        loaded = Gauge(
+            "faceblur_worker_model_info", "Models that are loaded.", ("name", "sha256", "runtime"), registry=registry
+        )
+        for model in models:
+            loaded.labels(model.name, model.sha256, model.runtime).set(1)
         self.requests = Counter(
             "faceblur_worker_requests_total", "Calls that have ended.", ("method", "code"), registry=registry
         )

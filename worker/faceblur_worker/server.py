@@ -65,7 +65,7 @@ class Worker:
         self.port = self.health_port = self.metrics_port = 0
         self._settings = settings
         version = faceblur.__version__
-        self._metrics = Metrics(self.gate, version, ",".join(settings.profiles))
+        self._metrics = Metrics(self.gate, version, ",".join(settings.profiles), engine.models)
         self._tracing: Tracing = (
             OpenTelemetryTracing(settings.trace_endpoint, version) if settings.trace_endpoint else NoTracing()
         )
@@ -97,8 +97,8 @@ class Worker:
         reflection.enable_server_reflection(
             (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self.port = _listen(self._server, settings.address, self._credentials)
-        self.health_port = _listen(self._health_server, settings.health_address, None)
+        self.port = _listen(self._server, "address", settings.address, self._credentials)
+        self.health_port = _listen(self._health_server, "health_address", settings.health_address, None)
         self.metrics_port = self._serve_metrics(settings.metrics_address)
         await self._server.start()
         await self._health_server.start()
@@ -179,11 +179,11 @@ async def serving(settings: WorkerSettings, engine: Engine) -> AsyncIterator[Wor
         await worker.stop(settle_seconds=0)
 
 
-def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _listen(server: grpc.aio.Server, name: str, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
         return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
-        raise AddressInUse(f"{address} cannot be listened on, it is in use or not of this machine") from error
+        raise AddressInUse(f"{name} {address} cannot be listened on, it is in use or not of this machine") from error
 
 
 def _options(settings: WorkerSettings) -> list[tuple[str, int]]:

@@ -41,7 +41,7 @@ class FaceBlurServicer:
         self._metrics = metrics
         self._tracing = tracing
         self._settings = settings
-        self._defaults = settings.default_options()
+        self._defaults = {profile: settings.default_options(profile) for profile in settings.profiles}
         self._chunk_bytes = min(_CHUNK_BYTES, settings.max_message_bytes // 2)
         self._streams = 0
         self._info = self._describe(version)
@@ -185,7 +185,7 @@ class FaceBlurServicer:
         return await self._gate.run(ticket, lambda: self._engine.detect(image, options, checkpoint=ticket.checkpoint))
 
     def _options(self, request: _WithOptions) -> Options:
-        return translate.options_from(request.options, self._defaults, self._settings.profiles)
+        return translate.options_from(request.options, self._defaults)
 
     def _note(self, receipt: Receipt, ticket: Ticket) -> None:
         self._metrics.done(receipt, ticket.waited)
@@ -210,7 +210,7 @@ class FaceBlurServicer:
             version=version,
             profiles=[number for number, profile in translate.PROFILES.items() if profile in settings.profiles],
             methods=list(translate.METHODS),
-            defaults=translate.options_to(self._defaults),
+            defaults=translate.options_to(self._defaults[settings.profiles[0]]),
             max_message_bytes=settings.max_message_bytes,
             max_stream_in_flight=settings.max_stream_in_flight,
             concurrency=self._gate.workers,

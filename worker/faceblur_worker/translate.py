@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 from faceblur.v1 import geometry_pb2, options_pb2, receipt_pb2
@@ -64,6 +64,8 @@ _ENUMS: dict[str, dict[Any, Any]] = {
     "format": FORMATS,
     "subsampling": SUBSAMPLINGS,
 }
+MAX_REGIONS = 1000
+"""Of one picture by the caller. Each costs the engine work, so they must not be bounded by the message alone."""
 _SCALARS = ("min_score", "min_face", "max_face", "denoise", "cells", "feather", "contour", "verify", "quality")
 
 
@@ -76,17 +78,23 @@ _NUMBERS = {name: inverse(table) for name, table in _ENUMS.items()}
 _METADATA_NUMBERS = inverse(METADATA)
 
 
-def options_from(message: options_pb2.Options, defaults: Options, profiles: Collection[Profile]) -> Options:
+def options_from(message: options_pb2.Options, defaults: Mapping[Profile, Options]) -> Options:
     """Return what a caller asks for.
 
     Args:
         message: As it came; what is not set has the default.
-        defaults: The server's; its limits can only be tightened.
-        profiles: That are loaded.
+        defaults: The server's for each profile that is loaded, the default profile first; limits can only be
+            tightened.
 
     Raises:
         InvalidOptions: A value is out of range, is not known here, or names a profile that is not loaded.
     """
+    if len(message.regions) > MAX_REGIONS:
+        raise InvalidOptions(f"{len(message.regions)} regions were given, a picture may have at most {MAX_REGIONS}")
+    profile = _known(PROFILES, message.profile, "profile") if message.profile else next(iter(defaults))
+    if profile not in defaults:
+        raise InvalidOptions(f"the profile {profile} is not served here; choose one of: {', '.join(defaults)}")
+    default = defaults[profile]
     chosen: dict[str, Any] = {}
     for name, table in _ENUMS.items():
         number = getattr(message, name)
@@ -106,12 +114,8 @@ def options_from(message: options_pb2.Options, defaults: Options, profiles: Coll
     if message.HasField("keep"):
         chosen["keep"] = frozenset(_known(METADATA, number, "keep") for number in message.keep.metadata)
     if message.HasField("limits"):
-        chosen["limits"] = _tightened(message.limits, defaults.limits)
-    options = dataclasses.replace(defaults, **chosen) if chosen else defaults
-    if options.profile not in profiles:
-        served = ", ".join(profiles)
-        raise InvalidOptions(f"the profile {options.profile} is not served here; choose one of: {served}")
-    return options
+        chosen["limits"] = _tightened(message.limits, default.limits)
+    return dataclasses.replace(default, **chosen) if chosen else default
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,12 +6,12 @@ Use `create_detector`; the modules are imported only when their profile is asked
 from __future__ import annotations
 
 from ..errors import InvalidOptions
-from ..types import Profile
+from ..types import Margin, Profile
 from .base import Detector
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "litert", "mediapipe")
 
-__all__ = ["RUNTIMES", "Detector", "create_detector"]
+__all__ = ["RUNTIMES", "Detector", "create_detector", "default_margin"]
 
 
 def create_detector(profile: Profile, *, runtime: str = "auto", threads: int = 1, concurrency: int = 1) -> Detector:
@@ -40,3 +40,14 @@ def create_detector(profile: Profile, *, runtime: str = "auto", threads: int = 1
 
     scheme = BALANCED if profile is Profile.BALANCED else THOROUGH
     return CenterFaceDetector(scheme, runtime=runtime, threads=threads, concurrency=concurrency)
+
+
+def default_margin(profile: Profile) -> Margin:
+    """Return the margin that a profile's detector has, without loading its model."""
+    if profile is Profile.FAST:
+        from . import blazeface
+
+        return blazeface.MARGIN
+    from . import centerface
+
+    return (centerface.BALANCED if profile is Profile.BALANCED else centerface.THOROUGH).margin
