@@ -6,13 +6,20 @@ SETUP := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 PROTO := build/proto-venv
 DEFACE := build/deface-venv
+# A folder with the commands `up` and `build-image`, and maybe `restart`, `egress` and `add-keda`.
+CLUSTER ?= $(if $(wildcard ../shared/cluster/up),../shared/cluster,e2e/cluster/kind)
+TOOLS = $(abspath $(CLUSTER))
+command = $(if $(wildcard $(CLUSTER)/$(2)),$(1)=$(TOOLS)/$(2))
+ON_CLUSTER = PATH="$(abspath $(BIN)):$$PATH:$$HOME/.cache/faceblur-cluster/bin" KUBECONFIG="$$($(TOOLS)/up)" \
+  FACEBLUR_BUILD_IMAGE=$(TOOLS)/build-image $(call command,FACEBLUR_RESTART,restart) \
+  $(call command,FACEBLUR_EGRESS,egress) $(call command,FACEBLUR_ADD_KEDA,add-keda)
 INSTALL := install --quiet --disable-pip-version-check --no-deps
-RUNTIME := --extra cli --extra worker --extra fallback --group build
-DEV := --extra cli --extra worker --extra tracing --extra fallback --extra heic --extra mediapipe --group dev
+RUNTIME := --extra cli --extra worker --extra fallback --extra local --group build
+DEV := --extra cli --extra worker --extra operator --extra local --extra tracing --extra fallback --extra heic --extra mediapipe --group dev
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo fmt check test e2e bench bench-worker fuzz serve generate verify lock clean
+.PHONY: help setup demo fmt check test e2e e2e-cluster bench bench-worker bench-cluster fuzz serve generate verify lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -42,11 +49,12 @@ fmt: $(STAMP) ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-check: $(STAMP) ## Formatting, lint, types, import contracts, the gRPC contract
+check: $(STAMP) ## Formatting, lint, types, import contracts, the chart, the gRPC contract
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python -c 'import sys, helm_python as h; e = h.lint("charts/faceblur", strict=True)["errors"]; sys.exit("\n".join(e) or None)'
 	cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code && ../$(BIN)/buf breaking --against baseline.binpb
 
 test: $(STAMP) ## The tests: no network, no cluster, no Docker
@@ -54,6 +62,9 @@ test: $(STAMP) ## The tests: no network, no cluster, no Docker
 
 e2e: $(STAMP) ## The tests with real processes on this machine
 	$(BIN)/pytest e2e/local
+
+e2e-cluster: $(STAMP) ## The tests on a real cluster, made by CLUSTER/up: kind, or a folder of yours
+	$(ON_CLUSTER) $(BIN)/pytest e2e/cluster
 
 bench: $(STAMP) $(DEFACE)/.installed ## What is found, how fast, in how much memory; EVALSET=path for the evaluation set
 	$(BIN)/python tests/benchmarks/engine_bars.py --deface $(DEFACE)/bin/deface $(if $(EVALSET),--evalset $(EVALSET))
@@ -66,19 +77,29 @@ $(DEFACE)/.installed: requirements/deface.txt
 	$(DEFACE)/bin/pip $(INSTALL) --require-hashes -r requirements/deface.txt
 	@touch $@
 
+bench-cluster: $(STAMP) ## FaceBlurClusters on the cluster of e2e-cluster; BARS="ready rest" for some of the figures
+	$(ON_CLUSTER) FACEBLUR_AUDIT_LOG=$(wildcard $(HOME)/.cache/faceblur-cluster/run/log/audit.log) \
+	  $(BIN)/python tests/benchmarks/cluster_bars.py $(BARS)
+
 fuzz: $(STAMP) ## 20,000 mutated files through the engine
 	$(BIN)/python tests/fuzz/fuzz_engine.py --count 20000 --seed 1
 
 serve: $(SETUP) ## Run a gRPC worker here
 	$(BIN)/python -m faceblur_worker --log-format text
 
-generate: $(PROTO)/.installed $(STAMP) ## Make the generated files anew: gRPC stubs, the worker's settings table
+generate: $(PROTO)/.installed $(STAMP) ## Make the generated files anew: gRPC stubs, definitions, the chart's schema, settings tables
 	$(PROTO)/bin/python proto/generate.py
 	$(BIN)/python -m faceblur_worker.config > docs/worker-configuration.md
+	$(BIN)/python -m faceblur_operator.config > docs/operator-configuration.md
+	$(BIN)/python -m faceblur_operator.crdgen --chart charts/faceblur/templates/crds
+	$(BIN)/python tools/generate_chart.py
 
 verify: $(PROTO)/.installed $(STAMP) ## Fail if a generated file differs from what generate makes
 	$(PROTO)/bin/python proto/generate.py --check
 	$(BIN)/python -m faceblur_worker.config | diff - docs/worker-configuration.md
+	$(BIN)/python -m faceblur_operator.config | diff - docs/operator-configuration.md
+	$(BIN)/python -m faceblur_operator.crdgen --chart charts/faceblur/templates/crds --check
+	$(BIN)/python tools/generate_chart.py --check
 
 $(PROTO)/.installed: proto/requirements.txt
 	$(PYTHON) -m venv --clear $(PROTO)
@@ -89,6 +110,7 @@ lock: ## Resolve the pinned requirements anew (needs uv)
 	$(COMPILE) --overrides requirements/overrides.txt $(DEV) pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt $(RUNTIME) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra worker --extra tracing pyproject.toml -o requirements/worker.txt
+	$(COMPILE) --constraint requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group build -o requirements/build.txt
 	$(COMPILE) requirements/deface.in -o requirements/deface.txt
 	$(COMPILE) proto/requirements.in -o proto/requirements.txt

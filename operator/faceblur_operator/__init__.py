@@ -1,0 +1,1 @@
+"""The control plane: turns FaceBlurCluster resources into worker deployments."""

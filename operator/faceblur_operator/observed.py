@@ -1,0 +1,111 @@
+"""What the operator saw of one cluster, and what it decided: the values between `kube`, `plan` and `reconciler`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .api.v1alpha1 import FaceBlurCluster, FaceBlurClusterStatus, ModelVersion
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    """A place in the namespace of a cluster that one object can take.
+
+    Attributes:
+        api_version: Such as ``apps/v1``.
+        kind: Such as ``Deployment``.
+        name: Of the object.
+    """
+
+    api_version: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a ready worker says that it runs.
+
+    Attributes:
+        version: Of FaceBlur.
+        models: With their hashes.
+    """
+
+    version: str
+    models: tuple[ModelVersion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One look at a cluster and all that belongs to it.
+
+    Attributes:
+        cluster: The resource, validated.
+        objects: The live objects at every place that a plan may want, whoever owns them.
+        pods: The live pods of the workers.
+        secrets: For each Secret that the spec names, whether it exists.
+        apis: Versions of optional APIs that the API server has, such as ``keda.sh/v1alpha1``.
+        report: Of a ready worker with the present configuration; None where none was asked or none answered.
+    """
+
+    cluster: FaceBlurCluster
+    objects: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
+    pods: tuple[Manifest, ...] = ()
+    secrets: Mapping[str, bool] = field(default_factory=dict)
+    apis: frozenset[str] = frozenset()
+    report: WorkerReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the operator remembers of its own last writes for one cluster. Losing it costs one write an object.
+
+    Attributes:
+        accepted: For objects that still differed right after an apply, since the API server or an admission webhook
+            changed what was sent: the `compare.residue` of that difference. It is not repaired again.
+        refused: Why the API server did not take an object, in its words. An entry is dropped when an apply succeeds.
+    """
+
+    accepted: Mapping[ObjectKey, str] = field(default_factory=dict)
+    refused: Mapping[ObjectKey, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event about the cluster.
+
+    Attributes:
+        reason: One word for programs.
+        message: A sentence for people.
+        warning: Whether somebody should look.
+    """
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write, in this order: keep, apply, delete, status, events.
+
+    Attributes:
+        keep_replicas: Manifests with nothing but ``spec.replicas``, to apply first with the field manager
+            `naming.REPLICAS_FIELD_MANAGER` and without force: the apply that follows drops the field, and a field
+            that nobody owns falls back to its default of 1. A conflict means that an autoscaler owns it by now,
+            which is as good.
+        apply: Manifests to apply.
+        delete: Objects of ours that the spec no longer asks for.
+        status: Of the cluster.
+        events: Worth telling.
+    """
+
+    keep_replicas: tuple[Manifest, ...]
+    apply: tuple[Manifest, ...]
+    delete: tuple[ObjectKey, ...]
+    status: FaceBlurClusterStatus
+    events: tuple[Event, ...] = ()
