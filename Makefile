@@ -19,7 +19,7 @@ DEV := --extra cli --extra worker --extra operator --extra local --extra tracing
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo fmt check test e2e e2e-cluster bench bench-worker bench-cluster fuzz serve generate verify lock clean
+.PHONY: help setup demo fmt check test e2e e2e-cluster bench bench-worker bench-batch bench-cluster soak fuzz serve generate verify lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -39,11 +39,12 @@ $(STAMP): $(SETUP) requirements/dev.txt
 	$(BIN)/pip $(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $(STAMP)
 
-demo: $(SETUP) ## Blur the sample photographs and make a report to look at
+demo: $(SETUP) ## Blur the sample photographs by a batch on this machine, and make a report to look at
 	rm -rf demo
-	$(BIN)/faceblur blur examples/photos --out demo/blurred --report demo/report.html --receipts demo/receipts.jsonl
-	@$(BIN)/python examples/show_receipts.py demo/receipts.jsonl
-	@echo "The pictures are in demo/blurred/; open demo/report.html to look at them."
+	$(BIN)/faceblur batch run examples/photos demo/blurred --name demo --samples 4
+	$(BIN)/faceblur batch report demo/blurred --samples 4 --to demo/report
+	$(BIN)/faceblur audit verify demo/report
+	@echo "The pictures are in demo/blurred/; open demo/report/report.html to look at them."
 
 fmt: $(STAMP) ## Format the code
 	$(BIN)/ruff format
@@ -77,6 +78,13 @@ $(DEFACE)/.installed: requirements/deface.txt
 	$(DEFACE)/bin/pip $(INSTALL) --require-hashes -r requirements/deface.txt
 	@touch $@
 
+bench-batch: $(STAMP) ## A million keys, and pictures per second of a batch
+	$(BIN)/python tests/benchmarks/batch_bars.py planning
+	$(BIN)/python tests/benchmarks/batch_bars.py throughput --samples examples/photos
+
+soak: $(STAMP) ## Batches with 20 kills of each kind
+	FACEBLUR_KILLS=20 FACEBLUR_AWAY_SECONDS=30 $(BIN)/pytest e2e/local/test_batch.py -k "killed or away or unwell"
+
 bench-cluster: $(STAMP) ## FaceBlurClusters on the cluster of e2e-cluster; BARS="ready rest" for some of the figures
 	$(ON_CLUSTER) FACEBLUR_AUDIT_LOG=$(wildcard $(HOME)/.cache/faceblur-cluster/run/log/audit.log) \
 	  $(BIN)/python tests/benchmarks/cluster_bars.py $(BARS)
@@ -90,6 +98,7 @@ serve: $(SETUP) ## Run a gRPC worker here
 generate: $(PROTO)/.installed $(STAMP) ## Make the generated files anew: gRPC stubs, definitions, the chart's schema, settings tables
 	$(PROTO)/bin/python proto/generate.py
 	$(BIN)/python -m faceblur_worker.config > docs/worker-configuration.md
+	$(BIN)/python -m faceblur_batch.config > docs/batch-configuration.md
 	$(BIN)/python -m faceblur_operator.config > docs/operator-configuration.md
 	$(BIN)/python -m faceblur_operator.crdgen --chart charts/faceblur/templates/crds
 	$(BIN)/python tools/generate_chart.py
@@ -97,6 +106,7 @@ generate: $(PROTO)/.installed $(STAMP) ## Make the generated files anew: gRPC st
 verify: $(PROTO)/.installed $(STAMP) ## Fail if a generated file differs from what generate makes
 	$(PROTO)/bin/python proto/generate.py --check
 	$(BIN)/python -m faceblur_worker.config | diff - docs/worker-configuration.md
+	$(BIN)/python -m faceblur_batch.config | diff - docs/batch-configuration.md
 	$(BIN)/python -m faceblur_operator.config | diff - docs/operator-configuration.md
 	$(BIN)/python -m faceblur_operator.crdgen --chart charts/faceblur/templates/crds --check
 	$(BIN)/python tools/generate_chart.py --check

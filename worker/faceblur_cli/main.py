@@ -19,7 +19,7 @@ from .exits import MEANINGS, CannotGoOnError, Exit, UsageError
 from .interruption import raise_on_signal
 from .redactor import OpenRedactor, open_engine
 
-COMMANDS = ("blur", "detect", "models", "doctor")
+COMMANDS = ("blur", "detect", "batch", "audit", "models", "doctor")
 SERVE = "serve"
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, *, open_redactor: OpenRedactor = ope
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("faceblur"):
             raise
-        extra = "worker" if arguments[:1] == [SERVE] else "cli"
+        extra = {SERVE: "worker", "batch": "local", "audit": "batch"}.get(arguments[0] if arguments else "", "cli")
         return _end(f"{error.name} is not installed; install faceblur[{extra}]", Exit.CANNOT)
     except KeyboardInterrupt:
         return _end("interrupted", Exit.INTERRUPTED)

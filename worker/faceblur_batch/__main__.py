@@ -1,0 +1,94 @@
+"""A batch worker process: takes pages from the broker until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from celery import signals
+from celery.exceptions import CPendingDeprecationWarning
+from prometheus_client import start_http_server
+
+import faceblur
+
+from . import logs
+from .app import make_app
+from .config import BatchSettings, ConfigurationError, load, unknown_variables
+from .metrics import Metrics
+from .tasks import register
+from .workplaces import Workplaces
+
+log = logging.getLogger(__package__)  # as a program this module is called __main__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Work until SIGTERM or SIGINT; returns the exit code.
+
+    0: ended in order; 1: pages were still worked on at the end of the grace period; 2: the configuration is wrong.
+    """
+    try:
+        settings = load(sys.argv[1:] if argv is None else argv, "python -m faceblur_batch")
+        settings.broker_url()
+    except ConfigurationError as error:
+        sys.stderr.write(f"faceblur batch worker: {error}\n")
+        return 2
+    logs.configure(settings.log_level, settings.log_format)
+    for name in unknown_variables(os.environ):
+        log.warning("%s is not a setting of this version and has no effect", name)
+    return serve(settings)
+
+
+def serve(settings: BatchSettings) -> int:
+    """Work until SIGTERM or SIGINT; see `main`."""
+    metrics = Metrics(faceblur.__version__, settings.queue)
+    workplaces = Workplaces(settings, count=metrics.count)
+    app = make_app(settings)
+    register(app, settings, workplaces, metrics)
+
+    # Celery sends signals to weak references: these live as long as this call.
+    def on_shutting_down(**_: Any) -> None:
+        workplaces.end()
+        timer = threading.Timer(settings.grace_seconds, os._exit, (1,))  # a thread that hangs cannot be ended
+        timer.daemon = True
+        timer.start()
+
+    def on_ready(**_: Any) -> None:
+        # Celery would remind of a choice that is made in `app` at every lost connection; it wants to until it is ready.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
+        log.info("ready", extra={"queue": settings.queue, "threads": settings.threads})
+
+    def leave_logging_alone(**_: Any) -> None:
+        pass
+
+    signals.worker_shutting_down.connect(on_shutting_down)
+    signals.worker_ready.connect(on_ready)
+    signals.setup_logging.connect(leave_logging_alone)
+    if settings.metrics_address:
+        host, _, port = settings.metrics_address.rpartition(":")
+        try:
+            start_http_server(int(port), host.strip("[]"), registry=metrics.registry)
+        except OSError as error:
+            log.error("cannot start: %s is in use or not of this machine: %s", settings.metrics_address, error.strerror)
+            return 2
+    worker = app.Worker(
+        pool="threads",
+        concurrency=settings.threads,
+        queues=[settings.queue],
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        workplaces.close()
+    return int(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""Settings of the processes of a batch: batch workers and planners. Each is an environment variable and a flag."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import faceblur
+
+from .errors import BatchError
+from .page import Pace
+from .planner import Watch
+from .storage.settings import StorageSettings
+
+PREFIX = "FACEBLUR_BATCH_"
+_SCHEMES = ("redis", "rediss", "redis+socket", "valkey", "valkeys", "amqp", "amqps")
+
+
+class ConfigurationError(BatchError):
+    """A setting is wrong; the message is one line that names it."""
+
+    reason = "CONFIGURATION"
+
+
+def _broker(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        raise ValueError(f"the broker has to be one of {', '.join(s + '://…' for s in _SCHEMES)}")
+    return f"{scheme.replace('valkey', 'redis')}://{rest}"
+
+
+class BatchSettings(BaseSettings):
+    """The settings of a batch worker or planner process."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+
+    broker: Annotated[str, AfterValidator(_broker)] = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Celery's broker: `redis://`, `rediss://`, `valkey://`, `amqp://` or `amqps://`.",
+    )
+    broker_file: Path | None = Field(None, description="File with the broker's URL instead, such as a mounted secret.")
+    queue: str = Field(
+        "faceblur.batch",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Queue of the tasks: one for each cluster of workers.",
+    )
+    server: str = Field("127.0.0.1:50051", description="The workers: HOST:PORT or a gRPC target such as `dns:///…`.")
+    tls_ca: Path | None = Field(None, description="PEM roots that the workers' certificates come from. Unset: no TLS.")
+    tls_certificate: Path | None = Field(None, description="PEM certificate shown to the workers (mutual TLS).")
+    tls_key: Path | None = Field(None, description="PEM key of `tls_certificate`.")
+    tls_server_name: str | None = Field(None, description="Name in the workers' certificates, if not the host's.")
+    storage_profiles: Path | None = Field(
+        None,
+        description="JSON file: options of locations, by name of the profile. The profile without a name is used where "
+        "a job names none. Unset: what `AWS_…` variables say.",
+    )
+
+    threads: int = Field(4, ge=1, le=256, description="Pages that a batch worker works on at the same time.")
+    concurrency: int = Field(8, ge=1, le=256, description="Pictures of a page in work at the same time.")
+    picture_seconds: float = Field(120, gt=0, description="Longest that a picture may take, all tries included.")
+    flush_objects: int = Field(500, ge=1, description="Outcomes after which they are written to the ledger.")
+    flush_seconds: float = Field(30, gt=0, description="And after this time, be there none: the sign of life.")
+    mark_seconds: float = Field(10, ge=0, description="A job's mark (suspend, cancel) is read again after this time.")
+    retry_seconds: float = Field(
+        60, gt=0, description="Longest pause before a page in trouble is tried again; a shorter one by chance."
+    )
+    retries: int = Field(20, ge=0, description="After so many the planner hands a page in trouble out again.")
+
+    visibility_seconds: int = Field(
+        6 * 3600,
+        ge=1,
+        description="Redis and Valkey only: a task not acknowledged for so long is handed out again. Has to be longer "
+        "than any page takes; lost pages are found earlier, by the planner.",
+    )
+    poll_seconds: float = Field(2, gt=0, description="The planner looks at the ledger so often.")
+    stall_seconds: float = Field(
+        240,
+        gt=0,
+        description="A page without a sign of life for so long is handed out again, once the queue is empty. Has to be "
+        "longer than `picture_seconds` and `flush_seconds` together.",
+    )
+
+    grace_seconds: float = Field(60, gt=0, description="After SIGTERM, when a batch worker ends at the latest.")
+    metrics_address: str = Field(
+        "127.0.0.1:9465", pattern=r"^(.+:\d{1,5})?$", description="Where Prometheus reads `/metrics`. Empty: nowhere."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."
+    )
+    log_format: str = Field("json", pattern="^(json|text)$", description="`json` or `text`.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BatchSettings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key have to be set together")
+        if self.tls_certificate is not None and self.tls_ca is None:
+            raise ValueError("tls_certificate needs tls_ca")
+        if self.stall_seconds <= self.flush_seconds:
+            raise ValueError("stall_seconds has to be longer than flush_seconds, the time between two signs of life")
+        return self
+
+    def broker_url(self) -> str:
+        """Where the broker is; has the password in it.
+
+        Raises:
+            ConfigurationError: `broker_file` cannot be read.
+        """
+        if self.broker_file is None:
+            return self.broker
+        try:
+            return _broker(self.broker_file.read_text(encoding="utf-8").strip())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{PREFIX}BROKER_FILE: {self.broker_file} has no usable URL") from error
+
+    def storage(self, profile: str) -> StorageSettings:
+        """Options of a location.
+
+        Args:
+            profile: Its name; empty: the default.
+
+        Raises:
+            ConfigurationError: There is no such profile, or the file cannot be read.
+        """
+        if self.storage_profiles is None:
+            if profile:
+                raise ConfigurationError(f"the job names storage profile {profile!r}, and there are none here")
+            return StorageSettings.from_environment()
+        try:
+            profiles = json.loads(self.storage_profiles.read_text(encoding="utf-8"))
+            if profile not in profiles and not profile:
+                return StorageSettings.from_environment()
+            return StorageSettings.model_validate(profiles[profile])
+        except KeyError:
+            raise ConfigurationError(f"{self.storage_profiles} has no storage profile {profile!r}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"storage profile {profile!r} of {self.storage_profiles}: {error}") from error
+
+    def pace(self) -> Pace:
+        """How pages are worked on."""
+        return Pace(
+            concurrency=self.concurrency,
+            timeout=self.picture_seconds,
+            flush_objects=self.flush_objects,
+            flush_seconds=self.flush_seconds,
+        )
+
+    def watch(self) -> Watch:
+        """How a planner waits."""
+        return Watch(poll=self.poll_seconds, stall=self.stall_seconds)
+
+    def client(self) -> faceblur.FaceBlurClient:
+        """A client of the workers; nothing is connected yet.
+
+        Raises:
+            ConfigurationError: The address or a certificate cannot be used.
+        """
+        tls = None
+        if self.tls_ca is not None:
+            tls = faceblur.TlsConfig(
+                ca=self.tls_ca,
+                certificate=self.tls_certificate,
+                key=self.tls_key,
+                server_name=self.tls_server_name,
+            )
+        try:
+            return faceblur.FaceBlurClient(self.server, tls=tls, timeout=self.picture_seconds)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"the workers' address or certificates: {error}") from error
+
+
+def load(arguments: Sequence[str], program: str) -> BatchSettings:
+    """Read the settings from flags and the environment; a flag wins.
+
+    Args:
+        arguments: The command line without the program's name.
+        program: How the program is called, for ``--help``.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+        SystemExit: The command line asks for help or cannot be read.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Work on the pages of batches until SIGTERM.",
+        epilog=f"Each flag is also an environment variable: --queue is {PREFIX}QUEUE.",
+        allow_abbrev=False,
+    )
+    for name, field in BatchSettings.model_fields.items():
+        default = "unset" if field.default is None else field.default
+        text = f"{field.description} [{default}]".replace("%", "%%").replace("`", "")
+        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, metavar="VALUE", help=text)
+    given = vars(parser.parse_args(arguments))
+    return settings_from(given)
+
+
+def settings_from(given: Mapping[str, Any]) -> BatchSettings:
+    """Settings of the environment, with some given.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+    """
+    try:
+        return BatchSettings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        # Not the value: a broker's URL has a password in it.
+        where = f"{_flag(name) if name in given else PREFIX + name.upper()}: " if name else ""
+        raise ConfigurationError(where + message) from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Names that look like settings but are none, most likely typing mistakes.
+
+    Kubernetes adds variables for every Service in the namespace; those are left out.
+    """
+    known = {PREFIX + name.upper() for name in BatchSettings.model_fields}
+    services = re.compile(PREFIX + r"([A-Z_]*_)?(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
+    return sorted(n for n in environment if n.startswith(PREFIX) and n not in known and not services.match(n))
+
+
+def markdown() -> str:
+    """The table of all settings, as docs/batch-configuration.md has it."""
+    lines = [
+        "# Configuration of batch workers and planners",
+        "",
+        "Every setting is an environment variable, and a flag of `python -m faceblur_batch`; the flag wins.",
+        "This page is generated from `worker/faceblur_batch/config.py` (`python -m faceblur_batch.config`).",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in BatchSettings.model_fields.items():
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join([*lines, ""])
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(markdown())
