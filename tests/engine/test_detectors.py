@@ -1,4 +1,8 @@
 import itertools
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 from faceblur_engine.detectors import create_detector
 from faceblur_engine.detectors.boxes import merge, overlaps, suppress
 from faceblur_engine.detectors.centerface import BALANCED, TILES, CenterFaceDetector, coarse_size, plan_tiles
+from faceblur_engine.detectors.runtimes import OpenVinoNetwork, _Requests
 from faceblur_engine.errors import InvalidOptions, RuntimeUnavailable
 from faceblur_engine.types import Face, Profile
 from support.photos import WITH_FACES, WITHOUT_FACES, pixels_of
@@ -141,8 +146,8 @@ def test_without_openvino_the_fallback_runs(monkeypatch, profile):
 
 def test_all_picture_sizes_together_need_few_network_sizes():
     sizes = {coarse_size(width, height) for width in range(20, 6000, 97) for height in range(20, 6000, 89)}
-    assert len(sizes) == 5
-    assert sizes | {(side, side) for side in TILES} == sizes | {(side, side) for side in TILES[:-1]}
+    assert len(sizes) == 4
+    assert len(sizes | {(side, side) for side in TILES}) <= OpenVinoNetwork.KEPT_SIZES
 
 
 class TestTiles:
@@ -191,9 +196,74 @@ class TestBoxes:
         assert len(suppress(beside, 0.45)) == len(merge(beside, 0.4)) == 2
 
 
-def test_one_detector_serves_several_threads():
-    from concurrent.futures import ThreadPoolExecutor
+class FakeRequest:
+    """Answers with the pixels it was given, and knows whether two calls ever met in it."""
 
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+
+    def infer(self, inputs, **shared):
+        assert self._busy.acquire(blocking=False)
+        self.output_tensors = [SimpleNamespace(data=inputs[0] + 1)]
+        self._busy.release()
+
+
+class TestRequests:
+    def test_calls_one_after_another_need_one_compiled_network(self):
+        made = []
+        requests = _Requests(lambda: made.append(FakeRequest()) or made[-1], 4)
+        for value in range(20):
+            assert requests.infer(np.array([value]))[0] == value + 1
+        assert len(made) == 1
+
+    @pytest.mark.parametrize("most", [1, 3])
+    def test_many_threads_never_share_a_network_and_make_no_more_than_allowed(self, most):
+        made = []
+        requests = _Requests(lambda: made.append(FakeRequest()) or made[-1], most)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda value: requests.infer(np.array([value]))[0].item(), range(2000)))
+        assert answers == list(range(1, 2001))
+        assert 1 <= len(made) <= most
+
+    def test_a_second_network_is_made_once_calls_waited_longer_than_that_takes(self):
+        entered, leave = threading.Event(), threading.Event()
+        made = []
+
+        class Held(FakeRequest):
+            def infer(self, inputs, **shared):
+                super().infer(inputs, **shared)
+                if inputs[0] == 0:
+                    entered.set()
+                    leave.wait()
+
+        requests = _Requests(lambda: made.append(Held()) or made[-1], 2)
+        requests.infer(np.array([5]))
+        with ThreadPoolExecutor(2) as pool:
+            held = pool.submit(requests.infer, np.array([0]))
+            entered.wait()
+            assert len(made) == 1
+            requests._waited = math.inf
+            assert requests.infer(np.array([1]))[0] == 2
+            leave.set()
+            held.result()
+        assert len(made) == 2
+
+    def test_what_could_not_be_compiled_is_tried_again_by_the_next_call(self):
+        outcomes = iter([RuntimeError("no memory"), FakeRequest()])
+
+        def compile_network():
+            outcome = next(outcomes)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        requests = _Requests(compile_network, 1)
+        with pytest.raises(RuntimeError, match="no memory"):
+            requests.infer(np.array([1]))
+        assert requests.infer(np.array([1]))[0] == 2
+
+
+def test_one_detector_serves_several_threads():
     detector = CenterFaceDetector(BALANCED, concurrency=2)
     pictures = [pixels_of(name) for name in (*WITH_FACES, *WITHOUT_FACES)]
     alone = [detector.detect(picture) for picture in pictures]

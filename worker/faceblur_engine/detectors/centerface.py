@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from ..models import CENTERFACE
 from ..types import Face, Margin, ModelInfo, Shape
 from .boxes import Detections, merge, no_detections, scaled_by, suppress, to_faces, uncut
-from .runtimes import Network, load_network
+from .runtimes import load_network
 from .scaling import padded, scaled
 
 TILES = (192, 288, 384)
 """Sides of the squares that fine passes look at, pixels. Few, since a runtime prepares itself for each input size."""
-COARSE = ((416, 320), (640, 480))
+CALL_PIXELS = 21_000
+"""So many pixels take as long as a call of the network takes beside its pixels; measured."""
+COARSE = ((384, 288), (640, 480))
 """Coarse canvases, pixels: up to twice the first one's long side, and for larger pictures. Turned if upright."""
-SQUARISH = 0.87
-"""Small pictures whose sides differ by less than this factor have the largest tile as their coarse canvas."""
 CROWD = 48
 """From this many rectangles on, those whose centres share a small square are joined before tiles are planned."""
 INNER_EDGE = 4
 """A box this close to an edge of a tile inside the picture, in pixels of the tile, is of a face that the tile cuts."""
+TINY = 12
+"""Pixels of the coarse canvas."""
 SUPPRESSION_IOU = 0.45
 MERGE_IOU = 0.4
 
@@ -64,6 +66,7 @@ class Scheme:
         coarse_mirrored: Look at the mirrored picture too in the coarse pass.
         fine: The passes over what the coarse pass found small or doubtful.
         candidate: Lowest score of what is looked at again.
+        candidate_tiny: The same for what is shorter than `TINY`: of so small a face little is seen, so it scores low.
         sure_score: A face with this score and of ``sure_size`` is not looked at again.
         sure_size: Pixels of the coarse canvas on the face's longer side.
         context: How far around a candidate a fine pass looks, in multiples of its longer side.
@@ -75,6 +78,7 @@ class Scheme:
     coarse_mirrored: bool
     fine: tuple[FinePass, ...]
     candidate: float
+    candidate_tiny: float
     sure_score: float
     sure_size: float
     context: float
@@ -88,12 +92,13 @@ class Scheme:
 BALANCED = Scheme(
     coarse_mirrored=False,
     fine=(FinePass(zoom=2.0, enlarged=960, largest=1600),),
-    candidate=0.06,
+    candidate=0.12,
+    candidate_tiny=0.07,
     sure_score=0.45,
     sure_size=28,
-    context=0.6,
-    keep_coarse=0.31,
-    keep_fine=0.32,
+    context=0.45,
+    keep_coarse=0.305,
+    keep_fine=0.315,
     margin=Margin(sides=0.12, top=0.02, bottom=0.22, pixels=6),
 )
 THOROUGH = Scheme(
@@ -103,21 +108,19 @@ THOROUGH = Scheme(
         FinePass(zoom=2.4, enlarged=960, largest=1920, mirrored=True),
     ),
     candidate=0.05,
+    candidate_tiny=0.05,
     sure_score=0.6,
     sure_size=40,
     context=0.6,
-    keep_coarse=0.35,
-    keep_fine=0.355,
+    keep_coarse=0.34,
+    keep_fine=0.345,
     margin=Margin(sides=0.13, top=0.03, bottom=0.23, pixels=6),
 )
 
 
 def coarse_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of a picture's coarse canvas: one of five, since a runtime prepares itself for each size."""
-    longer, shorter = max(width, height), min(width, height)
-    long_side, short_side = COARSE[0] if longer <= 2 * COARSE[0][0] else COARSE[1]
-    if (long_side, short_side) == COARSE[0] and shorter / longer > SQUARISH:
-        return TILES[-1], TILES[-1]
+    """Width and height of a picture's coarse canvas: one of four, since a runtime prepares itself for each size."""
+    long_side, short_side = COARSE[0] if max(width, height) <= 2 * COARSE[0][0] else COARSE[1]
     return (long_side, short_side) if width >= height else (short_side, long_side)
 
 
@@ -143,17 +146,19 @@ def decode(outputs: list[NDArray[np.float32]], width: int, height: int, threshol
     return suppress(found.astype(np.float32), SUPPRESSION_IOU)
 
 
-def _areas(widths: NDArray[np.float32], heights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pixels of the smallest tile that holds each rectangle, infinite where none does."""
-    areas = np.array([*(side * side for side in TILES), np.inf], np.float32)
-    smallest: NDArray[np.float32] = areas[np.searchsorted(TILES, np.maximum(widths, heights))]
-    return smallest
+_COSTS = np.array([*(side * side + CALL_PIXELS for side in TILES), np.inf], np.float32)
+
+
+def _costs(widths: NDArray[np.float32], heights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the smallest tile that holds each rectangle costs, in pixels; infinite where none does."""
+    costs: NDArray[np.float32] = _COSTS[np.searchsorted(TILES, np.maximum(widths, heights))]
+    return costs
 
 
 def plan_tiles(rectangles: NDArray[np.float32], width: int, height: int) -> list[tuple[int, int, int]]:
-    """Cover rectangles with square tiles of few sizes, and with few pixels.
+    """Cover rectangles with square tiles of few sizes, so that searching them costs little.
 
-    Starts with a tile for each rectangle and joins, as long as that saves pixels, the two that save most.
+    Starts with a tile for each rectangle and joins, as long as that saves time, the two that save most.
 
     Args:
         rectangles: ``[n, 4]``, n > 0: x1, y1, x2, y2 in pixels of a canvas.
@@ -172,11 +177,11 @@ def plan_tiles(rectangles: NDArray[np.float32], width: int, height: int) -> list
         _, owner = np.unique(squares, axis=0, return_inverse=True)
         groups = [rows[owner.ravel() == index] for index in range(owner.max() + 1)]
         rows = np.array([np.append(group[:, :2].min(axis=0), group[:, 2:].max(axis=0)) for group in groups])
-    costs = np.minimum(_areas(rows[:, 2] - rows[:, 0], rows[:, 3] - rows[:, 1]), TILES[-1] ** 2)
+    costs = np.minimum(_costs(rows[:, 2] - rows[:, 0], rows[:, 3] - rows[:, 1]), _COSTS[-2])
     while len(rows) > 1:
         low = np.minimum(rows[:, np.newaxis, :2], rows[np.newaxis, :, :2])
         high = np.maximum(rows[:, np.newaxis, 2:], rows[np.newaxis, :, 2:])
-        joined = _areas(high[..., 0] - low[..., 0], high[..., 1] - low[..., 1])
+        joined = _costs(high[..., 0] - low[..., 0], high[..., 1] - low[..., 1])
         savings = costs[:, np.newaxis] + costs - joined
         np.fill_diagonal(savings, 0)
         first, second = np.unravel_index(np.argmax(savings), savings.shape)
@@ -201,10 +206,9 @@ class CenterFaceDetector:
 
     def __init__(self, scheme: Scheme, *, runtime: str = "auto", threads: int = 1, concurrency: int = 1) -> None:
         self._scheme = scheme
-        self._network: Network = load_network(
-            CENTERFACE, runtime, fallback="onnxruntime", threads=threads, concurrency=concurrency
-        )
-        self.models: tuple[ModelInfo, ...] = (ModelInfo(CENTERFACE.name, CENTERFACE.sha256, self._network.runtime),)
+        models = {"openvino": CENTERFACE, "onnxruntime": CENTERFACE}
+        self._network, info = load_network(models, runtime, threads=threads, concurrency=concurrency)
+        self.models: tuple[ModelInfo, ...] = (info,)
         self.margin = scheme.margin
         self.shape = Shape.ROUNDED
 
@@ -213,7 +217,7 @@ class CenterFaceDetector:
         scheme = self._scheme
         keep_coarse = scheme.keep_coarse if min_score is None else min_score
         keep_fine = scheme.keep_fine if min_score is None else min_score
-        coarse, zoom = self._coarse(rgb, min(scheme.candidate, keep_coarse))
+        coarse, zoom = self._coarse(rgb, min(scheme.candidate_tiny, keep_coarse))
         found = [coarse[coarse[:, 4] >= keep_coarse]]
         found += [self._fine(rgb, coarse, zoom, fine, keep_fine) for fine in scheme.fine]
         return to_faces(merge(np.concatenate(found), MERGE_IOU), CENTERFACE.name)
@@ -247,7 +251,9 @@ class CenterFaceDetector:
         scheme = self._scheme
         height, width = rgb.shape[:2]
         sizes = (coarse[:, 2:4] - coarse[:, :2]).max(axis=1, initial=0)
-        again = (sizes * coarse_zoom < scheme.sure_size) | (coarse[:, 4] < scheme.sure_score)
+        seen, scores = sizes * coarse_zoom, coarse[:, 4]
+        again = (seen < scheme.sure_size) | (scores < scheme.sure_score)
+        again &= scores >= np.where(seen < TINY, scheme.candidate_tiny, scheme.candidate)
         if not again.any():
             return no_detections()
         zoom = fine.long_side(max(width, height)) / max(width, height)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import RuntimeUnavailable
 from ..models import Model
+from ..types import ModelInfo
 
 Outputs = list[NDArray[np.float32]]
 
@@ -55,6 +57,16 @@ def _module(name: str, extra: str) -> Any:
         ) from error
 
 
+def _openvino() -> Any:
+    """The package, without two parts of it: one reports each import (nothing may leave), the other converts models."""
+    unwanted = [name for name in ("openvino_telemetry", "openvino.tools.ovc") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(unwanted))  # type: ignore[arg-type]
+    try:
+        return _module("openvino", "engine")
+    finally:
+        sys.modules.pop("openvino.tools.ovc" if "openvino.tools.ovc" in unwanted else "", None)
+
+
 class OpenVinoNetwork:
     """A model on OpenVINO's CPU plug-in, with bf16 arithmetic where the CPU has it.
 
@@ -66,9 +78,7 @@ class OpenVinoNetwork:
     KEPT_SIZES = 8
 
     def __init__(self, model: Model, *, scale: float, threads: int, concurrency: int) -> None:
-        # OpenVINO reports its own import where this package is installed; nothing leaves.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        ov = _module("openvino", "engine")
+        ov = _openvino()
         # The bindings fill static tables when they are first used, and give up the interpreter lock meanwhile: two
         # threads whose first calls meet there wait for each other for ever.
         ov.Type.u8.to_dtype()
@@ -76,27 +86,35 @@ class OpenVinoNetwork:
         self._core = ov.Core()
         bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         try:
-            # OpenVINO reads TensorFlow Lite only by path, so the verified file is read a second time.
-            model.load()
-            network = self._core.read_model(model.path)
+            # From memory, so that what was verified is what runs.
+            network = self._core.read_model(model.load(), b"")
             steps = importlib.import_module("openvino.preprocess").PrePostProcessor(network)
-            steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-            if network.input().get_partial_shape()[1] == 3:
-                steps.input().model().set_layout(ov.Layout("NCHW"))
-            if scale != 1:
-                steps.input().preprocess().convert_element_type(ov.Type.f32).mean(scale).scale(scale)
+            image = steps.input()  # a part of `steps`, which has to be kept
+            image.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+            image.model().set_layout(ov.Layout("NCHW"))
+            step = image.preprocess()
+            if scale == 1:
+                # bf16 holds 0 to 255 exactly. Converted before the planes are taken apart, nothing has to be copied.
+                # It does not hold 1 / scale, and that can be seen in what is found.
+                step = step.convert_element_type(ov.Type.bf16 if bf16 else ov.Type.f32)
+                step.convert_layout(ov.Layout("NCHW")).convert_element_type(ov.Type.f32)
+            else:
+                step.convert_element_type(ov.Type.f32).mean(scale).scale(scale)
             self._network = steps.build()
         except RuntimeError as error:
             raise RuntimeUnavailable(
                 f"OpenVINO cannot run {model.file}: {str(error).strip().splitlines()[-1]}"
             ) from error
         self._settings = {
-            "INFERENCE_NUM_THREADS": threads * concurrency,
-            "NUM_STREAMS": concurrency,
+            "INFERENCE_NUM_THREADS": threads,
+            # One stream runs in the thread that calls. Several have threads of their own, and a caller sleeps until
+            # one has woken and is done.
+            "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             # Pinned, two processes on one machine would sit on the same core.
             "ENABLE_CPU_PINNING": False,
         }
+        self._concurrency = concurrency
         self.runtime = f"openvino {ov.__version__.split('-')[0]} {'bf16' if bf16 else 'f32'}"
         self._lock = threading.Lock()
         self._sizes: OrderedDict[tuple[int, ...], _Requests] = OrderedDict()
@@ -106,7 +124,9 @@ class OpenVinoNetwork:
         with self._lock:
             requests = self._sizes.get(pixels.shape)
             if requests is None:
-                requests = self._sizes[pixels.shape] = _Requests(partial(self._compile, pixels.shape))
+                requests = self._sizes[pixels.shape] = _Requests(
+                    partial(self._compile, pixels.shape), self._concurrency
+                )
             self._sizes.move_to_end(pixels.shape)
             if len(self._sizes) > self.KEPT_SIZES:
                 self._sizes.popitem(last=False)
@@ -116,31 +136,75 @@ class OpenVinoNetwork:
         with self._lock:
             network = self._network.clone()
         network.reshape(shape)
-        return self._core.compile_model(network, "CPU", self._settings)
+        return self._core.compile_model(network, "CPU", self._settings).create_infer_request()
 
 
 class _Requests:
-    """The inference requests of one input size, handed from call to call: each holds its own buffers."""
+    """The compiled networks of one input size; each serves one call at a time.
 
-    def __init__(self, compile_network: Callable[[], Any]) -> None:
+    Compiling takes as long as dozens of calls, so once there is a network, another is made only when calls have waited
+    as long as that: a size that is rare, or a network that is fast, is compiled once. Until then a call makes its own,
+    which takes no longer than waiting for another's.
+    """
+
+    def __init__(self, compile_network: Callable[[], Any], most: int) -> None:
+        """Compile nothing yet.
+
+        Args:
+            compile_network: Makes one request on a network of its own.
+            most: How many are made at most.
+        """
         self._compile = compile_network
-        self._compiled: Any = None
-        self._lock = threading.Lock()
+        self._most = most
+        self._made = 0
+        self._cost = 0.0
+        self._waited = 0.0
+        self._counted_from = 0.0
+        self._returned = threading.Condition()
         self._idle: list[Any] = []
 
     def infer(self, pixels: NDArray[np.uint8]) -> Outputs:
-        # Only calls of the same size wait while it is compiled.
-        with self._lock:
-            if self._compiled is None:
-                self._compiled = self._compile()
+        request = self._taken() or self._compiled()
         try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        request.infer({0: pixels}, share_inputs=True)
-        outputs = [request.get_output_tensor(index).data.copy() for index in range(len(self._compiled.outputs))]
-        self._idle.append(request)
-        return outputs
+            request.infer({0: pixels}, share_inputs=True, share_outputs=True)
+            return [tensor.data.copy() for tensor in request.output_tensors]
+        finally:
+            self._return(request)
+
+    def _taken(self) -> Any:
+        """An idle request, or none: the caller is to compile one."""
+        with self._returned:
+            start = time.perf_counter()
+            while not self._idle:
+                if self._made < self._most and self._waited >= self._cost:
+                    self._made += 1
+                    return None
+                self._returned.wait()
+                now = time.perf_counter()
+                self._waited += max(0.0, now - max(start, self._counted_from))
+                start = now
+            return self._idle.pop()
+
+    def _compiled(self) -> Any:
+        start = time.perf_counter()
+        try:
+            request = self._compile()
+        except BaseException:
+            with self._returned:
+                self._made -= 1
+                self._returned.notify()
+            raise
+        with self._returned:
+            # Those who waited meanwhile waited for this one, not for one more.
+            self._counted_from = time.perf_counter()
+            self._cost = self._counted_from - start
+            self._waited = 0.0
+        return request
+
+    def _return(self, request: Any) -> None:
+        with self._returned:
+            self._idle.append(request)
+            self._returned.notify()
 
 
 class OnnxNetwork:
@@ -197,30 +261,35 @@ _RUNTIMES: dict[str, type[OpenVinoNetwork | OnnxNetwork | LiteRtNetwork]] = {
 
 
 def load_network(
-    model: Model, runtime: str, *, fallback: str, scale: float = 1.0, threads: int = 1, concurrency: int = 1
-) -> Network:
+    models: Mapping[str, Model], runtime: str, *, scale: float = 1.0, threads: int = 1, concurrency: int = 1
+) -> tuple[Network, ModelInfo]:
     """Load a model on a runtime.
 
     Args:
-        model: What to load.
-        runtime: One of the runtimes' names, or ``auto``: OpenVINO, and ``fallback`` where it cannot be loaded.
-        fallback: The other runtime that can run this model.
+        models: The runtimes that can run it, each with the file that it reads, best first.
+        runtime: One of the runtimes' names, or ``auto``: the first of ``models`` that can be loaded.
         scale: Pixels reach the network as ``value / scale - 1`` if this is not 1, otherwise as they are.
         threads: Threads that one call uses.
         concurrency: How many calls run at once.
+
+    Returns:
+        The network, and what a receipt says about it.
 
     Raises:
         RuntimeUnavailable: The runtime is not installed or cannot run this model.
         ModelError: The model's file is not the pinned one.
     """
-    if runtime == "auto":
+    if runtime != "auto" and runtime not in models:
+        title = next(iter(models.values())).title
+        raise RuntimeUnavailable(f"{title} runs on {' or '.join(models)}, not on {runtime}")
+    unavailable: RuntimeUnavailable | None = None
+    for name in models if runtime == "auto" else [runtime]:
+        model = models[name]
         try:
-            return OpenVinoNetwork(model, scale=scale, threads=threads, concurrency=concurrency)
-        except RuntimeUnavailable as unavailable:
-            try:
-                return _RUNTIMES[fallback](model, scale=scale, threads=threads, concurrency=concurrency)
-            except RuntimeUnavailable:
-                raise unavailable from None
-    if runtime not in ("openvino", fallback):
-        raise RuntimeUnavailable(f"{model.title} runs on openvino or {fallback}, not on {runtime}")
-    return _RUNTIMES[runtime](model, scale=scale, threads=threads, concurrency=concurrency)
+            network = _RUNTIMES[name](model, scale=scale, threads=threads, concurrency=concurrency)
+        except RuntimeUnavailable as error:
+            unavailable = unavailable or error
+        else:
+            return network, ModelInfo(model.name, model.sha256, network.runtime)
+    assert unavailable is not None
+    raise unavailable

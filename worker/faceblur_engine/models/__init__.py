@@ -7,7 +7,7 @@ inside it); `tools/prepare_models.py` repeats that and the changes named in ``ch
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ModelError
@@ -18,7 +18,7 @@ class Model:
     """A committed model file.
 
     Attributes:
-        name: Stem of the file, as receipts name it.
+        name: Stem of the file, as receipts name it; the same for two forms of one model.
         file: File name in this folder.
         sha256: Of the file as committed.
         title: What a person calls it.
@@ -76,7 +76,7 @@ CENTERFACE = Model(
     changes="weights no longer listed as graph inputs, landmark output dropped, free batch, height and width",
     profiles=("balanced", "thorough"),
 )
-BLAZEFACE = Model(
+BLAZEFACE_TFLITE = Model(
     name="blazeface_full_range",
     file="blazeface_full_range.tflite",
     sha256="2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
@@ -87,4 +87,11 @@ BLAZEFACE = Model(
     changes="",
     profiles=("fast",),
 )
-MODELS: tuple[Model, ...] = (BLAZEFACE, CENTERFACE)
+BLAZEFACE = replace(
+    BLAZEFACE_TFLITE,
+    file="blazeface_full_range.onnx",
+    sha256="0b7b327d11d7e80f3dcd5e74f413c8ec03c6559e0bd6a71346df01b717c255cd",
+    changes="written as ONNX: weights dense and in single precision, padding and bias inside the convolutions",
+)
+MODELS: tuple[Model, ...] = (BLAZEFACE, BLAZEFACE_TFLITE, CENTERFACE)
+"""`BLAZEFACE_TFLITE` is what the runtimes of TensorFlow Lite read; both give the same numbers."""
