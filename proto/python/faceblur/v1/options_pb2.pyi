@@ -390,7 +390,7 @@ class Options(_message.Message):
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Box]:
-        """Boxes that are obscured whatever the detector finds."""
+        """Boxes that are obscured whatever the detector finds, at most 1000."""
 
     @_builtins.property
     def keep(self) -> Global___KeepMetadata:
