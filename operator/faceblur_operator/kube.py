@@ -7,6 +7,7 @@ Every failure leaves as one of these, with the API server's words cut to a lengt
     ├── Unreachable     no answer, or one that says to come again: 429 and 5xx
     ├── Unauthorized    401
     ├── Forbidden       403: a missing right, a quota or an admission policy
+    ├── Terminating     403, because the namespace is on its way out
     ├── NotFound        404: the object, its namespace or its whole kind
     ├── Conflict        409
     └── Refused         any other 4xx: the object itself is not accepted
@@ -99,6 +100,10 @@ class Unauthorized(KubeError):
 
 class Forbidden(KubeError):
     """A right is missing, or a quota or an admission policy says no."""
+
+
+class Terminating(KubeError):
+    """The namespace is being deleted, and the cluster with it; nothing can be made in it any more."""
 
 
 class NotFound(KubeError):
@@ -382,5 +387,8 @@ def _error(what: str, status: int, answer: Any, retry_after: str | None) -> Kube
     reason = (answer.get("reason") if is_status else "") or f"Http{status}"
     message = (answer.get("message") if is_status else "") or "the answer is not one of an API server"
     kind = ERROR_OF.get(status) or (Refused if 400 <= status < 500 else Unreachable)
+    causes = ((answer.get("details") if is_status else None) or {}).get("causes") or ()
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        kind = Terminating
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
     return kind(what, status, reason, message, seconds)

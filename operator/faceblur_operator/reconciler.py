@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from . import compare, naming
 from .api.v1alpha1 import API_VERSION, CLUSTER_KIND, FaceBlurCluster, FaceBlurClusterStatus, ObjectMeta
-from .kube import Conflict, KubeError, Unauthorized, Unreachable
+from .kube import Conflict, KubeError, Terminating, Unauthorized, Unreachable
 from .logs import CLUSTER
 from .metrics import Metrics
 from .observed import Event, Manifest, Memory, ObjectKey, Observed, Plan
@@ -125,6 +125,8 @@ class Reconciler:
             result = await self._reconcile(key)
             if result == "refused":
                 retry = 0.0
+        except Terminating:
+            result = "gone"
         except KubeError as error:
             result, retry = "failed", error.retry_after or 0.0
             self._metrics.errors.labels(type(error).__name__).inc()
@@ -211,7 +213,7 @@ class Reconciler:
         An object that is refused does not keep the others from being written, but nothing is deleted then.
 
         Raises:
-            KubeError: The API server cannot be reached or does not know the operator.
+            KubeError: The API server cannot be reached or does not know the operator, or the namespace is going.
         """
         accepted, refused = dict(memory.accepted), {}
         for manifest in plan.keep_replicas:
@@ -223,7 +225,7 @@ class Reconciler:
             place = naming.key_of(manifest)
             try:
                 live = await self._apply(manifest)
-            except (Unreachable, Unauthorized):
+            except (Unreachable, Unauthorized, Terminating):
                 raise
             except KubeError as error:
                 self._metrics.errors.labels(type(error).__name__).inc()
@@ -293,7 +295,10 @@ class Reconciler:
         """Write an Event; a cluster is not worse off without it."""
         try:
             await self._kube.post_event(raw, event)
+        except Terminating:
+            return
         except KubeError as error:
+            self._metrics.errors.labels(type(error).__name__).inc()
             log.warning("no Event was written: %s", error)
 
 

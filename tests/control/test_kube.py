@@ -24,6 +24,7 @@ from faceblur_operator.kube import (
     NoCredentials,
     NotFound,
     Refused,
+    Terminating,
     Unauthorized,
     Unreachable,
     load_configuration,
@@ -193,6 +194,13 @@ async def test_every_status_has_its_error(status: int, kind: type[KubeError]) ->
         assert type(caught.value) is kind
         assert str(caught.value) == f"apply Service shop/demo: {status} Because: that is why"
         assert (caught.value.status, caught.value.reason) == (status, "Because")
+
+
+async def test_a_namespace_on_its_way_out_is_no_missing_right() -> None:
+    async with served() as (server, made):
+        server.faults.append(refuse("patch", "services", 403, "Forbidden", causes=["NamespaceTerminating"]))
+        with pytest.raises(Terminating):
+            await made.apply(MANIFEST)
 
 
 def test_every_error_is_drawn_in_the_tree() -> None:

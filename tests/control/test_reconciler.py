@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from faceblur_operator.kube import Conflict, Forbidden, KubeError, NotFound, Refused, Unreachable
+from faceblur_operator.kube import Conflict, Forbidden, KubeError, NotFound, Refused, Terminating, Unreachable
 from faceblur_operator.metrics import Metrics
 from faceblur_operator.observed import Manifest, ObjectKey, WorkerReport
 from faceblur_operator.plan import OPTIONAL_APIS
@@ -121,6 +121,15 @@ async def test_an_object_that_is_refused_is_a_condition_and_keeps_no_other_from_
     kube.failures.clear()
     await settle(reconciler, kube)
     assert condition(kube, "Degraded")["status"] == "False"
+
+
+async def test_a_namespace_on_its_way_out_ends_the_reconcile_without_an_error_or_another_try() -> None:
+    kube = FakeKube()
+    kube.failures["apply NetworkPolicy"] = error(Terminating)
+    kube.failures["event Ready"] = error(Terminating)
+    reconciler = make(kube)
+    assert await reconciler.reconcile(KEY) is None
+    assert AUTOSCALER not in kube.objects
 
 
 async def test_nothing_is_deleted_while_something_is_refused() -> None:

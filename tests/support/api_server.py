@@ -10,7 +10,7 @@ import asyncio
 import copy
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -360,18 +360,21 @@ async def api_server() -> AsyncIterator[ApiServer]:
         await runner.cleanup()
 
 
-def refuse(verb: str, resource: str, status: int, reason: str, message: str = "so be it") -> Fault:
+def refuse(
+    verb: str, resource: str, status: int, reason: str, message: str = "so be it", causes: Sequence[str] = ()
+) -> Fault:
     """A fault: requests like this are refused."""
 
     def fault(call: Call) -> web.Response | None:
-        return _status(status, reason, message) if (call.verb, call.resource) == (verb, resource) else None
+        return _status(status, reason, message, causes) if (call.verb, call.resource) == (verb, resource) else None
 
     return fault
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
+def _status(code: int, reason: str, message: str, causes: Sequence[str] = ()) -> web.Response:
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message}
-    return web.json_response({**body, "code": code}, status=code)
+    details = {"details": {"causes": [{"reason": cause} for cause in causes]}} if causes else {}
+    return web.json_response({**body, **details, "code": code}, status=code)
 
 
 def _verb(request: web.Request, name: str) -> str:
