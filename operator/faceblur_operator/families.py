@@ -49,9 +49,13 @@ def family() -> Iterator[Family]:
 
 
 async def end(relatives: Family) -> None:
-    """Cancel tasks until none is left: some make others to end, and whoever cleans up needs time for it."""
+    """Cancel tasks until none is left.
+
+    Some make others to end, whoever cleans up needs time for it, and a cancellation that comes just as a task's wait is
+    over gets lost: hence again, after a while.
+    """
     me = asyncio.current_task()
     while left := [task for task in relatives if task is not me]:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=5)
+        await asyncio.wait(left, timeout=1)

@@ -51,7 +51,7 @@ async def running_operator(
         assert not task.done(), "the operator has ended by itself"
     finally:
         stopping.set()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 30)
 
 
 def cluster_manifest(name: str = "demo", namespace: str = "shop", **spec: Any) -> Manifest:
