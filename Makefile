@@ -44,6 +44,7 @@ demo: $(SETUP) ## Blur the sample photographs by a batch on this machine, and ma
 	$(BIN)/faceblur batch run examples/photos demo/blurred --name demo --samples 4
 	$(BIN)/faceblur batch report demo/blurred --samples 4 --to demo/report
 	$(BIN)/faceblur audit verify demo/report
+	@$(BIN)/python examples/show_manifest.py demo/report/manifest.jsonl
 	@echo "The pictures are in demo/blurred/; open demo/report/report.html to look at them."
 
 fmt: $(STAMP) ## Format the code

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from faceblur_operator import crdgen
-from support.cluster import Cluster, Evidence, WrongContextError, condition
+from support.cluster import Cluster, Evidence, WrongContextError
 from support.operator import Operator
 
 ROOT = Path(__file__).parents[2]
@@ -51,16 +51,7 @@ def kube() -> Cluster:
 def crds(kube: Cluster) -> None:
     """The definitions as they are generated now. They stay: other tests and releases use them too."""
     for kind in crdgen.KINDS:
-        crd = crdgen.build_crd(kind)
-        kube.apply(crd)
-        kube.wait_until(
-            crd["apiVersion"],
-            crd["kind"],
-            crd["metadata"]["name"],
-            None,
-            lambda found: condition(found, "Established").get("status") == "True",
-            30,
-        )
+        kube.define(crdgen.build_crd(kind))
 
 
 @pytest.fixture
@@ -79,11 +70,9 @@ def make_namespace(kube: Cluster, evidence: Evidence, request: pytest.FixtureReq
 
     def make() -> str:
         name = f"e2e-{_slug(request.node.name, 40)}-{secrets.token_hex(3)}"
-        labels = {"pod-security.kubernetes.io/enforce": "restricted", "faceblur.io/e2e": "true"}
-        kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         made.append(name)
         evidence.namespaces.append(name)
-        kube.wait_until("v1", "ServiceAccount", "default", name, bool, 30)
+        kube.make_namespace(name)
         return name
 
     yield make

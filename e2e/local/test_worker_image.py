@@ -10,23 +10,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
-import stat
 import subprocess
-import sys
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import util
-from pathlib import Path, PurePosixPath
-from types import ModuleType
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from faceblur_engine.pipeline import Engine
 from faceblur_engine.types import Options, Profile
+from support import images
+from support.images import output
 from support.running_worker import eventually
 
 pytestmark = pytest.mark.timeout(1200)  # a first build downloads all packages
@@ -52,7 +48,6 @@ class Runtime(Protocol):
     def run(self, name: str, environment: dict[str, str], arguments: list[str], folder: Path) -> list[str]: ...
     def exec(self, name: str) -> list[str]: ...
     def kill(self, name: str, signal: str) -> list[str]: ...
-    def archive(self, path: Path) -> list[str]: ...
 
 
 class Docker:
@@ -66,9 +61,6 @@ class Docker:
 
     def kill(self, name: str, signal: str) -> list[str]:
         return ["docker", "kill", "--signal", signal, name]
-
-    def archive(self, path: Path) -> list[str]:
-        return ["docker", "save", "--output", str(path), TAG]
 
 
 class Runc:
@@ -100,30 +92,11 @@ class Runc:
     def kill(self, name: str, signal: str) -> list[str]:
         return ["runc", "kill", name, signal]
 
-    def archive(self, path: Path) -> list[str]:
-        return ["buildah", "push", "--quiet", TAG, f"docker-archive:{path}"]
-
-
-def output(*command: str, stdin: bytes = b"") -> str:
-    return subprocess.run(command, input=stdin, check=True, capture_output=True).stdout.decode()
-
-
-def has_docker() -> bool:
-    return bool(shutil.which("docker")) and not subprocess.run(["docker", "info"], capture_output=True).returncode
-
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
     """The image, built, and what runs it."""
-    docker = has_docker()
-    given = shlex.split(os.environ.get("FACEBLUR_BUILD_IMAGE", ""))
-    if not given and not docker:
-        pytest.skip("there is no Docker here, and FACEBLUR_BUILD_IMAGE does not name what builds images")
-    dockerfile = str(ROOT / "worker/Dockerfile")
-    build = (
-        [*given, TAG, dockerfile, str(ROOT)] if given else ["docker", "build", "-t", TAG, "-f", dockerfile, str(ROOT)]
-    )
-    subprocess.run(build, check=True, stdout=sys.stderr)
+    docker = images.build(TAG, "worker/Dockerfile")
     if docker:
         yield Docker()
         return
@@ -240,50 +213,14 @@ def test_a_wrong_setting_ends_it_and_the_last_line_says_which(runtime: Runtime, 
 @pytest.fixture(scope="module")
 def archive(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("archive") / "image.tar"
-    subprocess.run(runtime.archive(path), check=True, capture_output=True)
-    return path
+    return images.save(TAG, path, docker=isinstance(runtime, Docker))
 
 
-@pytest.fixture(scope="module")
-def image_size() -> ModuleType:
-    spec = util.spec_from_file_location("image_size", ROOT / "tools/image_size.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_its_own_layers_are_small_enough(image_size: ModuleType, archive: Path) -> None:
-    sizes = image_size.sizes(archive)
+def test_its_own_layers_are_small_enough(archive: Path) -> None:
+    sizes = images.image_size().sizes(archive)
     assert {"openvino", "numpy", "faceblur_engine"} < set(sizes)
     assert sum(packed for packed, _ in sizes.values()) <= MEGABYTES * 1e6
 
 
-def test_its_own_layers_have_nothing_that_installs_or_compiles_and_no_special_files(
-    image_size: ModuleType, archive: Path
-) -> None:
-    tools = {
-        "pip",
-        "pip3",
-        "setuptools",
-        "ensurepip",
-        "hatchling",
-        "gcc",
-        "cc",
-        "g++",
-        "ld",
-        "make",
-        "apt",
-        "uv",
-        "dpkg",
-    }
-    with image_size.own_files(archive) as files:
-        entries: list[tarfile.TarInfo] = [entry for entry, _ in files]
-    assert len(entries) > 1000
-    for entry in entries:
-        path = PurePosixPath("/", entry.name)
-        assert path.is_relative_to("/opt/faceblur") or path == PurePosixPath("/opt"), path
-        assert not tools & set(path.parts), path
-        assert not entry.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH) or entry.issym(), path
-        assert not entry.isdev(), path
+def test_its_own_layers_have_nothing_that_installs_or_compiles_and_no_special_files(archive: Path) -> None:
+    assert len(images.harmless_paths(archive)) > 1000

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from .api.v1alpha1 import ModelVersion
+from .naming import METRICS_PORT
 from .observed import Manifest, WorkerReport
 
-METRICS_PORT = 9464
 _TEMPLATE_HASH = "pod-template-hash"
 _SECONDS = 2.0
 _LONGEST_ANSWER = 1024 * 1024

@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from faceblur_batch.tasks import register
 from faceblur_batch.workplaces import Workplaces
 from faceblur_cli.main import main
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10"
 
 
@@ -153,6 +156,9 @@ def test_report_and_manifest_are_fetched_and_verified(command: Command, tmp_path
     assert command(["verify", str(to)], "audit") == 0
     assert command.out.startswith("intact: 4 lines, root ")
     manifest = to / "manifest.jsonl"
+    example = [sys.executable, str(EXAMPLES / "show_manifest.py"), str(manifest)]
+    shown = subprocess.run(example, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split()[:3] for line in shown[1:]] == [["a.png", "blurred", "1"], ["b.png", "blurred", "1"]]
     manifest.write_bytes(manifest.read_bytes().replace(b'"faces":1', b'"faces":0', 1))
     assert command(["verify", str(manifest)], "audit") == 1
     assert "manifest.jsonl, line 2: " in command.out

@@ -23,7 +23,7 @@ from faceblur_batch.ledger import Mark, State
 from faceblur_batch.page import GenerationHopeless, PageInTrouble, PageLeft, work_on
 from faceblur_batch.planner import Phase
 from faceblur_batch.storage.store import ObjectHeaders
-from support.batches import PIXELS, Batch, Crash
+from support.batches import PIXELS, Batch, Crash, is_log
 from support.memory_store import EVERYTHING, Operation
 
 BAD = PIXELS + b"bad"
@@ -395,7 +395,7 @@ def test_a_store_without_conditional_writes_serves_as_well(tmp_path: Path) -> No
 def test_the_log_of_a_page_has_no_keys_and_no_pictures() -> None:
     batch = with_bad(faceblur.UnreadableImageError("truncated", reason="UNREADABLE_IMAGE"))
     work_on(batch.workplace(), 0)
-    segments = [stored.data for key, stored in batch.destination.objects.items() if "/work/" in key]
+    segments = [stored.data for key, stored in batch.destination.objects.items() if is_log(key)]
     assert len(segments) >= 2
     assert not any(b"folder/" in data or PIXELS in data for data in segments)
 
@@ -404,7 +404,7 @@ def test_a_silent_page_shows_a_sign_of_life() -> None:
     batch = planned(6)
     batch.pace = dataclasses.replace(batch.pace, flush_seconds=0.0, flush_objects=1000)
     work_on(batch.workplace(), 0)
-    assert len([key for key in list(batch.destination.objects) if "/work/" in key]) > 6
+    assert len([key for key in list(batch.destination.objects) if is_log(key)]) > 6
 
 
 def test_the_lease_is_longer_than_the_silence_of_a_slow_picture() -> None:
@@ -434,7 +434,7 @@ def test_messages_in_the_ledger_are_short() -> None:
     records = [
         json.loads(line)
         for key, stored in batch.destination.objects.items()
-        if "/work/" in key
+        if is_log(key)
         for line in stored.data.splitlines()
     ]
     (refused,) = [record for record in records if record.get("kind") == "refused"]

@@ -16,7 +16,7 @@ from faceblur_batch.ledger import Mark, PageHead, State
 from faceblur_batch.outcomes import Kind
 from faceblur_batch.planner import BrokerUnavailable, Phase
 from faceblur_batch.storage.store import ObjectInfo
-from support.batches import PIXELS, Batch, ListQueue
+from support.batches import PIXELS, Batch, ListQueue, is_log
 from support.memory_store import EVERYTHING, START, MemoryStore, Operation
 
 
@@ -159,7 +159,7 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
 
     def every_third(operation: Operation, done: bool) -> None:
         nonlocal count
-        if not done and "/work/" not in operation.key and operation.key.startswith(".faceblur"):
+        if not done and not is_log(operation.key) and operation.key.startswith(".faceblur"):
             count += 1
             if count % 3 == 0 and count < 100:
                 raise TransientStorageError("503")
@@ -414,7 +414,7 @@ def test_the_planner_reads_each_segment_once() -> None:
     reads: Counter[str] = Counter()
 
     def count(operation: Operation, done: bool) -> None:
-        if operation.name == "get" and "/work/" in operation.key:
+        if operation.name == "get" and is_log(operation.key):
             reads[operation.key] += 1
 
     planned(batch)

@@ -48,9 +48,7 @@ def note(name: str, value: object) -> None:
 def namespace(kube: Cluster) -> Iterator[str]:
     """A namespace that only admits restricted pods, deleted afterwards."""
     name = f"bench-{secrets.token_hex(3)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    kube.wait_until("v1", "ServiceAccount", "default", name, bool, 30)
+    kube.make_namespace(name)
     try:
         yield name
     finally:
@@ -231,7 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     kube = Cluster(Path(os.environ.get("KUBECONFIG") or "~/.kube/config").expanduser())
     for kind in crdgen.KINDS:
-        kube.apply(crdgen.build_crd(kind))
+        kube.define(crdgen.build_crd(kind))
     operator = Operator(kube)
     operator.install(OPERATOR_IMAGE, WORKER_IMAGE, {"crds": {"create": False}})
     try:

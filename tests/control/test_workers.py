@@ -10,8 +10,9 @@ import pytest
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from faceblur_operator.naming import METRICS_PORT
 from faceblur_operator.observed import Manifest, WorkerReport
-from faceblur_operator.workers import METRICS_PORT, Reports, WorkerClient, newest_ready, read_report
+from faceblur_operator.workers import Reports, WorkerClient, newest_ready, read_report
 from faceblur_worker.admission import Gate
 from faceblur_worker.config import WorkerSettings
 from faceblur_worker.metrics import Metrics

@@ -32,6 +32,11 @@ PIXELS = b"\x89PNG\r\n\x1a\n picture "
 RESULT = b"obscured "
 
 
+def is_log(key: str) -> bool:
+    """Whether an object of the ledger is of a page's log."""
+    return "work" in key.split("/")[1:-1]
+
+
 class Crash(BaseException):
     """The process is gone. No `Exception`: nothing may catch it."""
 

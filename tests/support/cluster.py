@@ -195,6 +195,24 @@ class Cluster:
         answer = self.request("GET", self.path(api_version, kind, None, namespace), params={"labelSelector": selector})
         return [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
 
+    def make_namespace(self, name: str) -> None:
+        """Make a namespace that only admits restricted pods, and wait until pods can run in it."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted", "faceblur.io/e2e": "true"}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        self.wait_until("v1", "ServiceAccount", "default", name, bool, 30)
+
+    def define(self, crd: Manifest) -> None:
+        """Apply a definition, and wait until the API server serves its kind."""
+        self.apply(crd)
+        self.wait_until(
+            crd["apiVersion"],
+            crd["kind"],
+            crd["metadata"]["name"],
+            None,
+            lambda found: condition(found, "Established").get("status") == "True",
+            30,
+        )
+
     def delete(
         self, api_version: str, kind: str, name: str, namespace: str | None = None, *, propagation: str = "Background"
     ) -> None:

@@ -60,7 +60,9 @@ def test_a_worker_that_goes_says_so_first_then_refuses_and_finishes_what_it_has(
     eventually(worker.worker.gate.closing.is_set)
     with pytest.raises(grpc.RpcError) as caught:
         worker.blur(picture())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # A call that reaches a server between its end and the word of it on the connection is cancelled by gRPC itself;
+    # the SDK takes both for the same, and repeats the call elsewhere.
+    assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     hold.let_go.set()
     assert all(call.result().image for call in (running, waiting, late))
     stopping.join(20)
