@@ -120,7 +120,7 @@ $(PROTO)/.installed: proto/requirements.txt
 lock: ## Resolve the pinned requirements anew (needs uv)
 	$(COMPILE) --overrides requirements/overrides.txt $(DEV) pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt $(RUNTIME) pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra worker --extra tracing pyproject.toml -o requirements/worker.txt
+	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra worker --extra tracing --extra local pyproject.toml -o requirements/worker.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra operator --no-emit-package grpcio \
 	  --no-emit-package protobuf --no-emit-package googleapis-common-protos pyproject.toml -o requirements/operator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group build -o requirements/build.txt
