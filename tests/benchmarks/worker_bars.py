@@ -96,9 +96,9 @@ class RunningProcess:
         self.target = f"127.0.0.1:{ready[1]}"
 
     def _written(self) -> str:
-        with open(self._log.fileno(), closefd=False) as log:
-            log.seek(0)
-            return log.read()
+        # Not by seek and read: the process writes where the position is that it shares with this one.
+        log = self._log.fileno()
+        return os.pread(log, os.fstat(log).st_size, 0).decode()
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""

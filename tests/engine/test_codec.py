@@ -164,6 +164,34 @@ def test_reencoding_loses_no_more_than_pillow_with_the_same_tables(quality: int,
     assert psnr(pixels_of(again(source)), np.asarray(original)) > psnr(pixels_of(reference), np.asarray(original)) - 0.1
 
 
+@pytest.mark.parametrize("quality", [1, 24, 25, 49, 50, 75, 92, 100])
+@pytest.mark.parametrize(("channels", "subsampling"), [(1, 0), (3, 0), (3, 1), (3, 2)])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_same_bytes_come_out_as_from_pillow_with_the_same_tables(
+    quality: int, channels: int, subsampling: int, progressive: bool
+) -> None:
+    settings: dict[str, Any] = {"subsampling": subsampling} if channels == 3 else {}
+    source = pictures.jpeg(pictures.photo(90, 70, channels), quality=quality, progressive=progressive, **settings)
+    original = opened(source)
+    tables = list(original.quantization.values())  # type: ignore[attr-defined]
+
+    assert again(source) == pictures.saved(original, "JPEG", qtables=tables, progressive=progressive, **settings)
+
+
+@pytest.mark.parametrize("tables", [{"quality": 80}, {"qtables": [[9] * 64]}])
+def test_a_long_profile_and_what_is_kept_come_through_with_any_tables(tables: dict[str, Any]) -> None:
+    profile = pictures.icc("CMYK", bytes(150_000))
+    profile = profile[:16] + b"RGB " + profile[20:]
+    source = pictures.jpeg(
+        before=pictures.exif_segment(pictures.exif(rich=True)) + pictures.icc_segments(profile), **tables
+    )
+
+    result = opened(again(source, keep=frozenset({Keep.ICC, Keep.AUTHOR})))
+
+    assert result.info["icc_profile"] == profile
+    assert result.getexif()[0x013B] == "Ada Author"
+
+
 def test_different_tables_for_each_component_stay_with_their_component() -> None:
     tables = [[value] * 64 for value in (3, 7, 5)]
     source = pictures.jpeg(qtables=tables)

@@ -7,12 +7,14 @@ or not, lossless or not, bits per channel, compressed or not.
 
 Each decoder sees only content that was recognised as its own and whose header `header.probe` has held against the
 limits, and of a PNG or TIFF only the parts that make up the pixels. Libraries are imported where they are first
-needed: a JPEG in and out never loads OpenCV.
+needed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 import struct
 import sys
@@ -21,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -493,29 +495,96 @@ def _save(canvas: _Canvas, format_name: str, **settings: Any) -> bytes:
         settings["icc_profile"] = canvas.icc
     if canvas.exif:
         settings["exif"] = (b"Exif\0\0" if format_name == "JPEG" else b"") + write_exif(canvas.exif)
-    out = BytesIO()
-    _pillow(canvas.pixels, canvas.mode).save(out, format_name, **settings)
-    return out.getvalue()
+    with _memory_file() as file:
+        _pillow(canvas.pixels, canvas.mode).save(file, format_name, **settings)
+        file.seek(0)
+        return file.read()
+
+
+def _memory_file() -> IO[bytes]:
+    """A file in memory; where the system has such, a real one: Pillow keeps the interpreter locked for any other."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.fdopen(os.memfd_create("picture", os.MFD_CLOEXEC), "w+b", buffering=0)
+    return BytesIO()
 
 
 def _encode_jpeg(canvas: _Canvas, header: Header, options: Options) -> bytes:
-    from PIL import JpegImagePlugin  # noqa: F401  with it loaded, saving looks for no other plug-in
-
     source = header.jpeg
     tables = _tables(source) if source and options.quality is None else []
-    settings: dict[str, Any] = {"qtables": tables} if tables else {"quality": options.quality or _DEFAULT_QUALITY}
-    if source and source.progressive:
+    quality = _standard_quality(tables, canvas.mode) if tables else options.quality or _DEFAULT_QUALITY
+    progressive = bool(source and source.progressive)
+    own = source.subsampling if source else "4:4:4" if header.lossless else "4:2:0"
+    subsampling = options.subsampling or own
+    keep_rgb = bool(tables and source and source.color == "RGB" and subsampling == "4:4:4")
+    if quality and not keep_rgb and canvas.mode in ("L", "RGB"):
+        return _opencv_jpeg(canvas, quality, subsampling, progressive=progressive)
+    from PIL import JpegImagePlugin  # noqa: F401  with it loaded, saving looks for no other plug-in
+
+    settings: dict[str, Any] = {"qtables": tables} if tables else {"quality": quality}
+    if progressive:
         settings["progressive"] = True
     if canvas.mode == "RGB":
-        own = source.subsampling if source else "4:4:4" if header.lossless else "4:2:0"
-        settings["subsampling"] = options.subsampling or own
-        settings["keep_rgb"] = bool(tables and source and source.color == "RGB" and settings["subsampling"] == "4:4:4")
+        settings |= {"subsampling": subsampling, "keep_rgb": keep_rgb}
     if canvas.mode != "CMYK" or source is None or source.adobe:
         return _save_jpeg(canvas, settings)
     # Without Adobe's marker the source was not inverted, and its readers go by that.
     encoded = _save_jpeg(canvas._replace(pixels=np.invert(canvas.pixels)), settings)
     marker = encoded.index(b"\xff\xee\x00\x0eAdobe")
     return encoded[:marker] + encoded[marker + 16 :]
+
+
+_JFIF_END = 20
+
+
+def _opencv_jpeg(canvas: _Canvas, quality: int, subsampling: str, *, progressive: bool) -> bytes:
+    """Encode L or RGB with the standard's tables: the same bytes as Pillow's, without a copy of four bytes a pixel."""
+    import cv2
+
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]
+    pixels = canvas.pixels
+    if canvas.mode == "RGB":
+        factors = subsampling.replace(":", "")
+        settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{factors}")]
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
+    jpeg = memoryview(cv2.imencode(".jpg", pixels, settings)[1])  # type: ignore[arg-type]
+    segments = []
+    step = 0xFFFF - 2 - 14
+    parts = [canvas.icc[start : start + step] for start in range(0, len(canvas.icc), step)]
+    for number, part in enumerate(parts, 1):
+        segments.append((0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part))
+    if canvas.exif:
+        segments.append((0xE1, b"Exif\0\0" + write_exif(canvas.exif)))
+    added = [struct.pack(">BBH", 0xFF, marker, 2 + len(data)) + data for marker, data in segments]
+    return b"".join((jpeg[:_JFIF_END], *added, jpeg[_JFIF_END:]))
+
+
+# Tables K.1 and K.2 of ITU-T T.81, row by row.
+_LUMA = bytes.fromhex(
+    "100b0a101828333d0c0c0e131a3a3c370e0d1018283945380e11161d3357503e"
+    "12162538446d674d182337405168715c31404e5767797865485c5f6270646763"
+)
+_CHROMA = bytes.fromhex("1112182f6363636312151a4263636363181a3863636363632f42636363636363") + b"\x63" * 32
+
+
+@functools.cache
+def _standard_qualities() -> dict[tuple[bytes, ...], int]:
+    """The quality of libjpeg's scale for the tables of luminance and chroma that it stands for, both row by row."""
+    qualities: dict[tuple[bytes, ...], int] = {}
+    for quality in range(1, 101):
+        percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+        scaled = (bytes(min(max((v * percent + 50) // 100, 1), 255) for v in table) for table in (_LUMA, _CHROMA))
+        qualities[tuple(scaled)] = quality
+    return qualities
+
+
+def _standard_quality(tables: list[list[int]], mode: str) -> int | None:
+    """The quality of libjpeg's scale that stands for these tables, None if they are of somebody's own."""
+    if len(tables) > 2 or max(map(max, tables)) > 255:
+        return None
+    luma, chroma = bytes(tables[0]), bytes(tables[-1])
+    if mode != "L":
+        return _standard_qualities().get((luma, chroma))
+    return next((quality for (own, _), quality in _standard_qualities().items() if own == luma), None)
 
 
 def _save_jpeg(canvas: _Canvas, settings: dict[str, Any]) -> bytes:
