@@ -6,6 +6,7 @@ SETUP := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 PROTO := build/proto-venv
 DEFACE := build/deface-venv
+MOTO := build/moto-venv
 # A folder with the commands `up` and `build-image`, and maybe `restart`, `egress` and `add-keda`.
 CLUSTER ?= $(if $(wildcard ../shared/cluster/up),../shared/cluster,e2e/cluster/kind)
 TOOLS = $(abspath $(CLUSTER))
@@ -14,12 +15,12 @@ ON_CLUSTER = PATH="$(abspath $(BIN)):$$PATH:$$HOME/.cache/faceblur-cluster/bin" 
   FACEBLUR_BUILD_IMAGE=$(TOOLS)/build-image $(call command,FACEBLUR_RESTART,restart) \
   $(call command,FACEBLUR_EGRESS,egress) $(call command,FACEBLUR_ADD_KEDA,add-keda)
 INSTALL := install --quiet --disable-pip-version-check --no-deps
-RUNTIME := --extra cli --extra worker --extra fallback --extra local --group build
-DEV := --extra cli --extra worker --extra operator --extra local --extra tracing --extra fallback --extra heic --extra mediapipe --group dev
+RUNTIME := --extra cli --extra worker --extra fallback --extra local --extra sqs --group build
+DEV := --extra cli --extra worker --extra operator --extra local --extra sqs --extra tracing --extra fallback --extra heic --extra mediapipe --group dev
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo fmt check test e2e e2e-cluster bench bench-worker bench-batch bench-cluster soak fuzz serve generate verify lock clean
+.PHONY: help setup demo fmt check test e2e e2e-cluster bench bench-worker bench-batch bench-cluster simulate soak fuzz serve generate verify lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -62,8 +63,8 @@ check: $(STAMP) ## Formatting, lint, types, import contracts, the chart, the gRP
 test: $(STAMP) ## The tests: no network, no cluster, no Docker
 	$(BIN)/pytest
 
-e2e: $(STAMP) ## The tests with real processes on this machine
-	$(BIN)/pytest e2e/local
+e2e: $(STAMP) $(MOTO)/.installed ## The tests with real processes on this machine
+	FACEBLUR_MOTO=$(abspath $(MOTO)/bin/moto_server) $(BIN)/pytest e2e/local
 
 e2e-cluster: $(STAMP) ## The tests on a real cluster, made by CLUSTER/up: kind, or a folder of yours
 	$(ON_CLUSTER) $(BIN)/pytest e2e/cluster
@@ -74,17 +75,22 @@ bench: $(STAMP) $(DEFACE)/.installed ## What is found, how fast, in how much mem
 bench-worker: $(STAMP) ## The worker under load, on the sample photographs
 	$(BIN)/python tests/benchmarks/worker_bars.py start overhead reference highest overload memory --samples examples/photos
 
-$(DEFACE)/.installed: requirements/deface.txt
-	$(PYTHON) -m venv --clear $(DEFACE)
-	$(DEFACE)/bin/pip $(INSTALL) --require-hashes -r requirements/deface.txt
+# Programs that FaceBlur is compared with or tested against have environments of their own.
+build/%-venv/.installed: requirements/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip $(INSTALL) --require-hashes -r $<
 	@touch $@
 
 bench-batch: $(STAMP) ## A million keys, and pictures per second of a batch
 	$(BIN)/python tests/benchmarks/batch_bars.py planning
-	$(BIN)/python tests/benchmarks/batch_bars.py throughput --samples examples/photos
+	$(BIN)/python tests/benchmarks/batch_bars.py throughput --samples examples/photos --pictures 600 --rounds 4 $(if $(FACEBLUR_VERSITYGW),--s3)
+
+simulate: $(STAMP) ## What each step of a batch costs here, and what 1 to 64 workers come to
+	$(BIN)/python tests/benchmarks/batch_simulation.py measure --samples examples/photos
+	$(BIN)/python tests/benchmarks/batch_simulation.py run
 
 soak: $(STAMP) ## Batches with 20 kills of each kind
-	FACEBLUR_KILLS=20 FACEBLUR_AWAY_SECONDS=30 $(BIN)/pytest e2e/local/test_batch.py -k "killed or away or unwell"
+	FACEBLUR_KILLS=20 FACEBLUR_AWAY_SECONDS=30 $(BIN)/pytest e2e/local/test_batch.py e2e/local/test_watch.py -k "killed or away or unwell or survive"
 
 bench-cluster: $(STAMP) ## FaceBlurClusters on the cluster of e2e-cluster; BARS="ready rest" for some of the figures
 	$(ON_CLUSTER) FACEBLUR_AUDIT_LOG=$(wildcard $(HOME)/.cache/faceblur-cluster/run/log/audit.log) \
@@ -120,11 +126,12 @@ $(PROTO)/.installed: proto/requirements.txt
 lock: ## Resolve the pinned requirements anew (needs uv)
 	$(COMPILE) --overrides requirements/overrides.txt $(DEV) pyproject.toml -o requirements/dev.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt $(RUNTIME) pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra worker --extra tracing --extra local pyproject.toml -o requirements/worker.txt
+	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra worker --extra tracing --extra local --extra sqs pyproject.toml -o requirements/worker.txt
 	$(COMPILE) --overrides requirements/overrides.txt --constraint requirements/dev.txt --extra operator --no-emit-package grpcio \
 	  --no-emit-package protobuf --no-emit-package googleapis-common-protos pyproject.toml -o requirements/operator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group build -o requirements/build.txt
 	$(COMPILE) requirements/deface.in -o requirements/deface.txt
+	$(COMPILE) requirements/moto.in -o requirements/moto.txt
 	$(COMPILE) proto/requirements.in -o proto/requirements.txt
 
 clean: ## Remove what the commands made

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,17 +32,19 @@ from support.batch_processes import (
     TESTS,
     Processes,
     assert_sound,
-    done,
+    concluded,
     fill,
     free_port,
     interrupt,
+    manifest,
     running,
+    written,
 )
-from support.running_worker import eventually, picture
+from support.running_worker import BREAKS, HANGS, KILLS, eventually, picture
 from support.s3_server import NEEDED, S3Server, frontend, running_s3, s3_binary
 
 COUNT = 400
-KILLS = range(1, 1 + int(os.environ.get("FACEBLUR_KILLS", "2")))
+SEEDS = range(1, 1 + int(os.environ.get("FACEBLUR_KILLS", "2")))
 BAD = 3
 AWAY = float(os.environ.get("FACEBLUR_AWAY_SECONDS", "6"))  # longer than requests are sent again here
 
@@ -95,10 +98,11 @@ def complete(place: Place, tmp_path: Path, disturb: Callable[[Processes, Any], N
     assert outcomes == {"blurred": count, "refused": BAD}
 
 
-def at(seed: int, planner: Any, kill: Callable[[], None], start: Callable[[], None]) -> None:
-    """Kill at a moment that the seed chooses, and start again."""
+def at(seed: int, place: Place, kill: Callable[[], None], start: Callable[[], None]) -> None:
+    """Kill in the middle of the job, at a moment that the seed chooses, and start again."""
     moment = random.Random(seed).randint(1, COUNT * 2 // 3)
-    eventually(lambda: done(planner) >= moment or planner.process.poll() is not None, 60)
+    eventually(lambda: written(place.stores[1]) >= moment, 60)
+    assert not concluded(place.stores[1])
     kill()
     start()
 
@@ -109,7 +113,7 @@ def test_a_batch_over_folders(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", KILLS)
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("victim", ["planner", "batch worker", "blur worker", "broker with its data"])
 def test_a_batch_in_which_something_is_killed(place: Place, tmp_path: Path, victim: str, seed: int) -> None:
     def disturb(processes: Processes, planner: Any) -> None:
@@ -120,7 +124,7 @@ def test_a_batch_in_which_something_is_killed(place: Place, tmp_path: Path, vict
             "blur worker": processes.blur_workers[0],
             "broker with its data": processes.broker,
         }[victim]
-        at(seed, planner, program.kill, program.start)
+        at(seed, place, program.kill, program.start)
 
     complete(place, tmp_path, disturb)
 
@@ -129,7 +133,7 @@ def test_a_batch_in_which_something_is_killed(place: Place, tmp_path: Path, vict
 def test_a_batch_in_which_everything_is_killed(place: Place, tmp_path: Path) -> None:
     def disturb(processes: Processes, planner: Any) -> None:
         assert processes.broker is not None
-        eventually(lambda: done(planner) > COUNT // 4, 60)
+        eventually(lambda: written(place.stores[1]) > COUNT // 4, 60)
         programs = [planner, *processes.batch_workers, *processes.blur_workers, processes.broker]
         for program in programs:
             program.kill()
@@ -145,17 +149,18 @@ def test_a_batch_over_s3(s3: S3Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("seed", KILLS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_batch_whose_s3_server_goes_away(s3: S3Server, tmp_path: Path, seed: int) -> None:
     def start_later() -> None:
         time.sleep(AWAY)
         s3.start()
 
-    complete(bucket(s3, tmp_path), tmp_path, lambda processes, planner: at(seed, planner, s3.stop, start_later))
+    place = bucket(s3, tmp_path)
+    complete(place, tmp_path, lambda processes, planner: at(seed, place, s3.stop, start_later))
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("seed", KILLS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_batch_whose_s3_server_is_slow_and_often_unwell(s3: S3Server, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
 
@@ -174,7 +179,7 @@ def test_a_planner_that_is_asked_to_end_suspends_the_job_and_goes_on_later(place
     with Processes(settings=place.settings) as processes:
         planner = processes.planner(place.source, place.destination)
         with running(planner):
-            eventually(lambda: done(planner) > 20, 60)
+            eventually(lambda: written(place.stores[1]) > 20, 60)
             assert interrupt(planner) == 130
             assert planner.lines[-1]["phase"] == "suspended"
         with running(planner):
@@ -185,7 +190,7 @@ def test_a_planner_that_is_asked_to_end_suspends_the_job_and_goes_on_later(place
 @pytest.mark.timeout(180)
 def test_a_batch_worker_that_is_asked_to_end_hands_its_pages_on(place: Place, tmp_path: Path) -> None:
     def disturb(processes: Processes, planner: Any) -> None:
-        eventually(lambda: done(planner) > 20, 60)
+        eventually(lambda: written(place.stores[1]) > 20, 60)
         worker = processes.batch_workers[0]
         worker.signal(signal.SIGTERM)
         assert worker.wait(30) == 0
@@ -252,7 +257,7 @@ def test_a_batch_through_rabbitmq_with_a_batch_worker_killed(place: Place, tmp_p
             planner = processes.planner(place.source, place.destination)
             with running(planner):
                 worker = processes.batch_workers[0]
-                at(1, planner, worker.kill, worker.start)
+                at(1, place, worker.kill, worker.start)
                 assert planner.wait() == 1
         assert assert_sound(inputs, place.stores[1], tmp_path / "manifest").total() == COUNT + BAD
     finally:
@@ -274,6 +279,53 @@ def test_poison_among_many_good_pictures_is_refused_each_with_its_reason(place: 
     summary = ended.status.summary
     assert summary.kinds["refused"] == len(bad)
     assert {reason.split()[1] for reason in summary.reasons} == REASONS
+
+
+@contextlib.contextmanager
+def started_again(programs: list[Any]) -> Iterator[None]:
+    """Start what ends by itself again, as Kubernetes would, until the context is left."""
+    enough = threading.Event()
+
+    def watch() -> None:
+        while not enough.wait(0.1):
+            for program in programs:
+                if program.ended:
+                    program.kill()
+                    program.start()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+@pytest.mark.timeout(600)
+def test_poison_that_kills_and_hangs_workers_among_many_good_pictures_is_quarantined(
+    place: Place, tmp_path: Path
+) -> None:
+    source, destination = place.stores
+    good = {f"{number:05d}.png": picture(16 + number % 40, 16) + number.to_bytes(4, "big") for number in range(2000)}
+    ends = {"KILLS": (KILLS, 2), "HANGS": (HANGS, 1), "BREAKS": (BREAKS, 2)}
+    bad = {
+        f"{700 * number + 50:05d}-{name}.png": picture() + bytes([number]) + end
+        for name, (end, count) in ends.items()
+        for number in range(count)
+    }
+    for key, data in (good | bad).items():
+        source.put(key, data)
+    with Processes(settings=place.settings, picture_seconds=0) as processes:
+        planner = processes.planner(place.source, place.destination)
+        with started_again(processes.blur_workers), running(planner):
+            assert planner.wait(500) == 1, planner.text[-5:]
+    outcomes = assert_sound(good | bad, destination, tmp_path / "manifest")
+    assert outcomes == {"blurred": len(good), "quarantined": 3, "failed": 2}
+    reasons = {line["key"][6:-4]: line["reason"] for line in manifest(destination, tmp_path) if "reason" in line}
+    assert reasons.pop("BREAKS") == "INTERNAL"
+    # Which of the two depends on how long the SDK was looking for another worker.
+    assert set(reasons.values()) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 
 
 LOCAL = {"threads": 2, "concurrency": 4, "flush_seconds": 2.0, "poll_seconds": 0.5, "stall_seconds": 60.0}

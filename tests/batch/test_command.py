@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,19 @@ from celery.contrib.testing.worker import start_worker
 
 import faceblur
 from faceblur.testing import FakeServer
-from faceblur_batch import plan
+from faceblur_batch import plan, watch
 from faceblur_batch.app import make_app
 from faceblur_batch.config import settings_from
+from faceblur_batch.generation import latest
+from faceblur_batch.ledger import ROOT, Mark, State, jobs
 from faceblur_batch.metrics import Metrics
 from faceblur_batch.planner import Phase, Status
+from faceblur_batch.storage.opening import open_store
 from faceblur_batch.tasks import register
+from faceblur_batch.watched import Watched
 from faceblur_batch.workplaces import Workplaces
 from faceblur_cli.main import main
+from support.running_worker import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10"
@@ -211,6 +218,120 @@ def test_a_planner_for_machines_takes_its_job_from_a_file(
             signal.signal(number, handler)
 
 
+def meanwhile(*steps: Callable[[], object]) -> threading.Thread:
+    """Have somebody else do something while a command runs."""
+
+    def run() -> None:
+        for step in steps:
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def appears(command: Command, name: str) -> Callable[[], None]:
+    return lambda: eventually((command.destination / name).exists, 30)
+
+
+def watched(command: Command) -> Watched:
+    store = open_store(str(command.destination))
+    (job,) = jobs(store)
+    return Watched(store, job)
+
+
+def test_a_folder_is_watched_until_a_person_cancels_that_and_goes_on_when_it_is_watched_again(command: Command) -> None:
+    command.fill("a.png")
+    person = meanwhile(
+        appears(command, "a.png"),
+        lambda: command.fill("b.png"),
+        appears(command, "b.png"),
+        lambda: watched(command).set_mark(Mark(State.CANCEL, "cancelled")),
+    )
+    places = [str(command.source), str(command.destination)]
+    code = command(["watch", *places, *command._surroundings, "--every", "0.1s"])
+    person.join()
+    assert code == 3
+    assert "was cancelled" in command.err
+    assert "completed: 1 of 1 pictures" in command.err
+    assert command_status_of_watch(command) == "cancelled"
+    assert command(["resume", str(command.destination), *command._surroundings]) == 0
+    assert "goes on with it" in command.err
+    command.fill("c.png")
+    person = meanwhile(appears(command, "c.png"), lambda: watched(command).set_mark(Mark(State.CANCEL, "cancelled")))
+    assert command(["watch", *places, *command._surroundings, "--every", "0.1s", "-q"]) == 3
+    person.join()
+
+
+def command_status_of_watch(command: Command) -> str:
+    assert command(["status", str(command.destination)]) == 0
+    return str(json.loads(command.out)["watch"]["state"])
+
+
+def test_a_run_does_everything_also_where_a_watch_was_killed_in_the_middle(command: Command) -> None:
+    command.fill("a.png", "b.png")
+    command.run()
+    command.fill("c.png", "d.png")
+    store = open_store(str(command.destination))
+    (job,) = jobs(store)
+    before = latest(store, job)
+    assert before is not None
+    info = open_store(str(command.source)).head("c.png")
+    values = before.model_dump(mode="json") | {"number": 2, "base": 1, "check": True}
+    values["named"] = [["c.png", info.etag, info.size, info.modified.timestamp()]]
+    store.put(f"{ROOT}{job}/00000002/spec.json", json.dumps(values).encode())
+    code, lines = command.run()
+    assert code == 0
+    assert (lines[-1]["generation"], lines[-1]["done"]) == (3, 4)
+    assert lines[-1]["summary"]["unchanged"] == 3
+
+
+def test_a_watch_for_machines_takes_its_job_from_a_file_and_works_until_it_is_told_to_end(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.fill("a.png")
+    cluster, broker, queue = command._surroundings[1::2]
+    for name, value in {"SERVER": cluster, "BROKER": broker, "QUEUE": queue, "WATCH_EVERY_SECONDS": "0.1"}.items():
+        monkeypatch.setenv(f"FACEBLUR_BATCH_{name}", value)
+    spec = tmp_path / "spec.json"
+    spec.write_text(
+        json.dumps({"source": str(command.source), "destination": str(command.destination), "token": "once"})
+    )
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = list(logging.getLogger().handlers)
+    try:
+        kubernetes = meanwhile(
+            appears(command, "a.png"),
+            lambda: command.fill("b.png"),
+            appears(command, "b.png"),
+            lambda: os.kill(os.getpid(), signal.SIGTERM),
+        )
+        assert watch.main([str(spec)]) == 4
+        kubernetes.join()
+        assert command_status_of_watch(command) == "ended"
+        spec.write_text(json.dumps({"source": "x", "destination": "x/y"}))
+        assert watch.main([str(spec)]) == 2
+        spec.write_text(json.dumps({"source": "x", "destination": "y", "pagesize": 3}))
+        assert watch.main([str(spec)]) == 2
+        spec.write_text(json.dumps({"source": "x", "destination": "y"}))
+        monkeypatch.setenv("FACEBLUR_BATCH_WEBHOOK_ADDRESS", "127.0.0.1:0")
+        assert watch.main([str(spec)]) == 2
+        monkeypatch.setenv("FACEBLUR_BATCH_WEBHOOK_ADDRESS", "0.0.0.0:0")
+        assert watch.main([str(spec)]) == 2
+        said = capsys.readouterr().err
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for part in (
+        "choose a destination beside the source",
+        "pagesize",
+        "can only be listed",
+        "token_file has to be set",
+    ):
+        assert part in said
+
+
 def latest_of(command: Command) -> int:
     return int(command_status(command)["generation"])
 
@@ -225,6 +346,12 @@ def latest_of(command: Command) -> int:
         (["run", "in", "out", "--broker", "http://x"], "--broker"),
         (["run", "in", "out", "--newer-than", "yesterday"], "is not a time"),
         (["run", "in", "out", "--source-profile", "x"], "storage profile 'x'"),
+        (["watch", "in", "out", "--every", "often"], "is not a time, such as 30s"),
+        (["watch", "in", "out", "--every", "0s"], "is not a time, such as 30s"),
+        (["watch", "in", "out", "--webhook", "127.0.0.1:8080"], "can only be listed"),
+        (["watch", "in", "out", "--webhook", "0.0.0.0:8080"], "webhook_token_file has to be set"),
+        (["watch", "in", "out", "--sqs", "queue"], "sqs_url"),
+        (["watch", "in", "out", "--dry-run"], "--dry-run"),
         (["status", "in"], "0 jobs"),
         ([], "ACTION"),
     ],
@@ -234,9 +361,9 @@ def test_what_cannot_be_meant_is_said_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
-    if arguments[:1] == ["run"] and "--broker" not in arguments:
+    if arguments[:1] in (["run"], ["watch"]) and "--broker" not in arguments:
         arguments = [*arguments, "--broker", "redis://127.0.0.1:1/0"]
-    surroundings = ["--cluster", "127.0.0.1:1"] if arguments[:1] == ["run"] else []
+    surroundings = ["--cluster", "127.0.0.1:1"] if arguments[:1] in (["run"], ["watch"]) else []
     try:
         code = main(["batch", *arguments, *surroundings])
     except SystemExit as end:

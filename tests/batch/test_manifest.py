@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceblur_batch.manifest import CHECKPOINT, ManifestWriter, Receipts, part_name, parts_beside, verify
+from faceblur_batch.manifest import CHECKPOINT, ManifestWriter, Receipts, part_name, parts_beside, receipts_in, verify
 from faceblur_batch.planner import Phase
 from support.batches import Batch
 
@@ -130,7 +130,7 @@ def test_a_manifest_that_is_made_again_is_the_same() -> None:
 def test_receipts_are_found_in_the_order_of_keys() -> None:
     batch = Batch(9)
     assert batch.run() is Phase.COMPLETED
-    receipts = Receipts(batch.ledger, behind="folder/0002.png")
+    receipts = Receipts(receipts_in(batch.ledger), behind="folder/0002.png")
     assert receipts.of("folder/0003.png") is not None
     assert receipts.of("folder/0003z.png") is None
     found = receipts.of("folder/0008.png")

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from faceblur_batch.errors import AccessDenied, InvalidLocation
+from faceblur_batch.storage import credentials
 from faceblur_batch.storage.credentials import Credentials, EnvironmentCredentials, FolderCredentials
 from faceblur_batch.storage.location import Location, parse_location
 from faceblur_batch.storage.opening import check_apart, open_store
@@ -169,17 +170,17 @@ def test_both_halves_of_a_mounted_secret_are_of_the_same_age(tmp_path: Path, mon
     (tmp_path / "..data").symlink_to("..old")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         (tmp_path / name).symlink_to(f"..data/{name}")
-    read_text = Path.read_text
+    read_text = credentials._text
 
-    def read_while_it_turns(path: Path, **more: Any) -> str:
-        text = read_text(path, **more)
+    def read_while_it_turns(name: str, folder: int) -> str:
+        text = read_text(name, folder)
         if not (tmp_path / "..tmp").exists():
             (tmp_path / "..tmp").symlink_to("..new")
             (tmp_path / "..tmp").replace(tmp_path / "..data")
         return text
 
     read = FolderCredentials(tmp_path)
-    monkeypatch.setattr(Path, "read_text", read_while_it_turns)
+    monkeypatch.setattr(credentials, "_text", read_while_it_turns)
     assert read() == Credentials("old-key", "old-secret")
     assert read() == Credentials("new-key", "new-secret")
 

@@ -5,6 +5,7 @@ a real one is asked in e2e/local/test_storage.py.
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import pytest
 
 from faceblur_batch import errors
-from faceblur_batch.storage.credentials import Credentials
+from faceblur_batch.storage.credentials import Credentials, FolderCredentials
 from faceblur_batch.storage.opening import open_store
 from faceblur_batch.storage.s3_reader import signed
 from faceblur_batch.storage.settings import Addressing, CredentialKind, Encryption, StorageSettings
@@ -313,6 +314,45 @@ def test_nothing_is_written_under_a_key_that_another_tool_may_take_for_another(s
     assert not server.requests
 
 
+def without_etags(request: Request) -> Answer:
+    """A server that has none, and takes no notice of conditions, as one that never heard of them."""
+    if "list-type" in request.query:
+        status, headers, body = listing(["in/a.jpg", "in/b//c.jpg"])
+        return (
+            status,
+            headers,
+            re.sub(rb"<ETag>.*?</ETag>|(?<=<Size>)\d+", lambda m: b"7" if m[0].isdigit() else b"", body),
+        )
+    status, headers, body = PICTURE
+    return status, {name: value for name, value in headers.items() if name != "etag"}, body
+
+
+def test_without_etags_identity_is_size_and_time(server: Scripted) -> None:
+    server.answer = without_etags
+    store = store_at(server)
+    for info in store.list():
+        assert store.head(info.key).etag == info.etag
+        assert store.get(info.key, if_match=info.etag).data == b"picture"
+        assert "if-match" not in server.last.headers
+        for other in (f'"modified-{int(info.modified.timestamp()) - 1}-7"', info.etag.replace('-7"', '-8"')):
+            with pytest.raises(errors.ObjectChanged):
+                store.get(info.key, if_match=other)
+
+
+def test_an_etag_is_the_same_in_a_listing_and_in_a_header(server: Scripted) -> None:
+    def unquoted(request: Request) -> Answer:
+        if "list-type" in request.query:
+            status, headers, body = listing(["in/", "in/a.jpg", "in/b//c.jpg"])
+            return status, headers, re.sub(rb"&quot;e\d&quot;", b"e1", body)
+        return PICTURE[0], {**PICTURE[1], "etag": "e1"}, PICTURE[2]
+
+    server.answer = unquoted
+    store = store_at(server)
+    found = list(store.list())
+    assert len(found) == 2
+    assert {info.etag for info in found} | {store.head(info.key).etag for info in found} == {'"e1"'}
+
+
 def test_a_listing_without_encoding_is_read_too(server: Scripted) -> None:
     server.answer = lambda request: listing(["in/a b+c%20.jpg"], encoded=False)
     assert [info.key for info in store_at(server).list()] == ["a b+c%20.jpg"]
@@ -540,6 +580,20 @@ def test_replaced_credentials_are_used_at_once(server: Scripted, tmp_path: Path,
     key_folder(folder, "second")
     ACTIONS[action](store)
     assert "Credential=second/" in server.last.headers["authorization"]
+
+
+def test_credentials_are_read_once_for_a_request(
+    server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    folder_of = FolderCredentials._open
+    monkeypatch.setattr(FolderCredentials, "_open", lambda own: opened.append(folder_of(own)) or opened[-1])
+    folder = key_folder(tmp_path / "keys", "first")
+    store = store_at(server, credentials=CredentialKind.FOLDER, credentials_folder=folder)
+    store.put("1.jpg", b"")
+    server.answer = lambda request: PICTURE
+    store.get("1.jpg")
+    assert (len(server.requests), len(opened)) == (2, 2)
 
 
 @pytest.mark.parametrize("action", list(ACTIONS))

@@ -1,13 +1,13 @@
 """What a batch costs: planning a million keys, and pictures per second beside the SDK alone.
 
     python tests/benchmarks/batch_bars.py planning --objects 1000000
-    python tests/benchmarks/batch_bars.py throughput --samples examples/photos --pictures 400 [--s3]
+    python tests/benchmarks/batch_bars.py throughput --samples examples/photos --pictures 400 --rounds 5 [--s3]
 
 `planning` runs the planner of a synthetic listing against a ledger on the disk, while other processes write pages down
 as done as fast as they can. It gives objects per second, the planner's largest memory and the requests per object that
-are not a picture's own get and put. `throughput` starts one worker and gives each job's rate as a share of what
-`blur_many` reaches alone, with every process's share of CPU time; with ``--s3`` the job's pictures come from and go to
-a versitygw, while `blur_many` still reads files.
+are not a picture's own get and put. `throughput` starts one worker and gives the rate of whole jobs as a share of what
+`blur_many` reaches alone just before, with every process's CPU time for a picture; with ``--s3`` also for jobs whose
+pictures come from and go to a versitygw (its CPU is that of ``others``), while `blur_many` still reads files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -37,7 +38,7 @@ from faceblur_batch.driver import Driver
 from faceblur_batch.generation import begin
 from faceblur_batch.job import JobSpec
 from faceblur_batch.ledger import Ledger
-from faceblur_batch.local import Local
+from faceblur_batch.local import Command, Local
 from faceblur_batch.outcomes import Kind, Outcome
 from faceblur_batch.planner import ENDED, Planner, Watch
 from faceblur_batch.storage.opening import open_store
@@ -48,6 +49,7 @@ from support.memory_store import EVERYTHING
 from support.s3_server import running_s3
 
 TICK = os.sysconf("SC_CLK_TCK")
+ELSEWHERE = "not of these"  # and what the machine's host kept for itself
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -182,53 +184,93 @@ def planning(objects: int) -> None:
         shutil.rmtree(folder)
 
 
-def throughput(samples: Path, pictures: int, *, s3: bool) -> None:
-    """Pictures per second: `blur_many` alone, then a job from a folder to a folder or a bucket to itself."""
-    folder = Path(tempfile.mkdtemp(prefix="faceblur-throughput-"))
-    with contextlib.ExitStack() as stack:
+class Rounds:
+    """One worker and one batch worker on this machine, and the same pictures in a folder and, if asked, in a bucket.
+
+    Attributes:
+        machine: The processes.
+        paths: The pictures, in the folder.
+        places: Where jobs read and write, by name: ``folder`` and ``S3``.
+        settings: Of the batch worker and of planners.
+    """
+
+    def __init__(
+        self, stack: contextlib.ExitStack, samples: Path, pictures: int, *, s3: bool, worker: Command | None = None
+    ) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="faceblur-throughput-"))
         stack.callback(shutil.rmtree, folder)
-        source, destination, more = folder / "in", str(folder), {}
-        place = str(source)
-        if s3:
-            server = stack.enter_context(running_s3(folder / "s3"))
-            place, destination = "s3://pictures/in/", "s3://pictures"
-            (folder / "profiles.json").write_text(json.dumps({"": server.settings().model_dump(mode="json")}))
-            more = {"storage_profiles": folder / "profiles.json"}
-        source.mkdir()
         files = [path for path in sorted(samples.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+        if not files:
+            sys.exit(f"no pictures in {samples}")
+        source = folder / "in"
+        source.mkdir()
         for number, path in zip(range(pictures), itertools.cycle(files), strict=False):
             shutil.copy(path, source / f"{number:05d}{path.suffix}")
-        paths = sorted(source.iterdir())
+        self.paths = sorted(source.iterdir())
+        self.places = {"folder": (str(source), f"{folder}/out")}
+        more: dict[str, Any] = {}
         if s3:
-            bucket = open_store(place, server.settings())
-            for path in paths:
+            server = stack.enter_context(running_s3(folder / "s3"))
+            bucket = open_store("s3://pictures/in/", server.settings())
+            for path in self.paths:
                 bucket.put(path.name, path.read_bytes())
-        with Local() as machine:
-            address, broker = machine.worker(), machine.broker()
-            given = {"server": address, "broker": broker, "threads": 4, "concurrency": 4, "flush_seconds": 2.0}
-            settings = settings_from(given | {"poll_seconds": 0.5} | more)
-            machine.batch_worker(settings)
-            with faceblur.FaceBlurClient(address) as client:
-                list(client.blur_many(paths[:50], concurrency=8))  # warm
-                for round_ in range(2):
-                    begun = time.monotonic()
-                    done = sum(1 for outcome in client.blur_many(paths, concurrency=8) if outcome.result)
-                    alone = done / (time.monotonic() - begun)
-                    print(f"blur_many alone: {alone:.1f} pictures/s")
-                    before = cpu(machine)
-                    begun = time.monotonic()
-                    to = f"{destination}/out{round_}"
-                    spec = JobSpec(source=place, destination=to, page_size=200, parallelism=4)
-                    ended = Driver(spec, settings).run()
-                    seconds = time.monotonic() - begun
-                    rate = ended.status.summary.objects / seconds
-                    used = {name: after - before.get(name, 0) for name, after in cpu(machine).items()}
-                    print(f"job, all of it: {rate:.1f} pictures/s, {100 * rate / alone:.0f} % of blur_many alone")
-                    print("  CPU seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in used.items()))
+            more["storage_profiles"] = folder / "profiles.json"
+            more["storage_profiles"].write_text(json.dumps({"": server.settings().model_dump(mode="json")}))
+            self.places["S3"] = ("s3://pictures/in/", "s3://pictures/out")
+        self.machine = stack.enter_context(Local(worker))
+        given = {"server": self.machine.worker(), "broker": self.machine.broker(), "threads": 4, "concurrency": 4}
+        self.settings = settings_from(given | {"flush_seconds": 2.0, "poll_seconds": 0.5} | more)
+        self.machine.batch_worker(self.settings)
+        self._client = stack.enter_context(faceblur.FaceBlurClient(self.settings.server))
+        list(self._client.blur_many(self.paths[:50], concurrency=8))  # warm
+        self._jobs = 0
+
+    def alone(self) -> tuple[float, dict[str, float]]:
+        """Pictures per second of `blur_many` without a batch, and everybody's CPU seconds for a picture."""
+        before, begun = cpu(self.machine), time.monotonic()
+        done = sum(1 for outcome in self._client.blur_many(self.paths, concurrency=8) if outcome.result)
+        return done / (time.monotonic() - begun), self._spent(before, done)
+
+    def job(self, place: str) -> tuple[float, dict[str, float]]:
+        """Pictures per second of a job from its beginning to its end, and everybody's CPU seconds for a picture."""
+        source, destination = self.places[place]
+        self._jobs += 1
+        spec = JobSpec(source=source, destination=f"{destination}{self._jobs}", page_size=200, parallelism=4)
+        before, begun = cpu(self.machine), time.monotonic()
+        done = Driver(spec, self.settings).run().status.summary.objects
+        return done / (time.monotonic() - begun), self._spent(before, done)
+
+    def _spent(self, before: dict[str, float], pictures: int) -> dict[str, float]:
+        spent = {name: after - before.get(name, 0) for name, after in cpu(self.machine).items()}
+        spent[ELSEWHERE] -= sum(seconds for name, seconds in spent.items() if name != ELSEWHERE)
+        return {name: seconds / pictures for name, seconds in spent.items()}
+
+
+def throughput(samples: Path, pictures: int, rounds: int, *, s3: bool) -> None:
+    """Pictures per second: `blur_many` alone and jobs in turn, so that what else the machine does meets them all."""
+    places = ["folder", "S3"] if s3 else ["folder"]
+    shares: dict[str, list[float]] = {place: [] for place in places}
+    with contextlib.ExitStack() as stack:
+        running = Rounds(stack, samples, pictures, s3=s3)
+        for _ in range(rounds):
+            alone, used = running.alone()
+            print(f"blur_many alone: {alone:.1f} pictures/s; {in_words(used)}")
+            for place in places:
+                rate, used = running.job(place)
+                shares[place].append(100 * rate / alone)
+                print(f"job, {place}: {rate:.1f} pictures/s, {shares[place][-1]:.0f} % of it; {in_words(used)}")
+    for place, found in shares.items():
+        middle = statistics.median(found)
+        print(f"{place}: {middle:.0f} % of blur_many alone ({min(found):.0f} to {max(found):.0f} %)")
+
+
+def in_words(used: dict[str, float]) -> str:
+    """CPU time for a picture."""
+    return "CPU ms for a picture: " + ", ".join(f"{name} {1000 * value:.1f}" for name, value in used.items())
 
 
 def cpu(machine: Local) -> dict[str, float]:
-    """CPU seconds of each process so far, with what it has started (Linux only)."""
+    """CPU seconds of each process so far, with what it has started, and of the whole machine (Linux only)."""
     parents, seconds = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -240,7 +282,10 @@ def cpu(machine: Local) -> dict[str, float]:
     leashes = {process.pid for _, process in machine.processes}
     below = {name: [pid for pid in parents if parents[pid] == process.pid] for name, process in machine.processes}
     below["others"] = [pid for pid in parents if parents[pid] == os.getpid() and pid not in leashes]
-    return {"planner": time.process_time()} | {name: sum(seconds[pid] for pid in pids) for name, pids in below.items()}
+    own = {name: sum(seconds[pid] for pid in pids) for name, pids in below.items()}
+    user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    machine = (user + nice + system + sum(interrupts)) / TICK
+    return {"this process": time.process_time()} | own | {ELSEWHERE: machine}
 
 
 if __name__ == "__main__":
@@ -251,9 +296,10 @@ if __name__ == "__main__":
     rate = commands.add_parser("throughput")
     rate.add_argument("--samples", type=Path, required=True)
     rate.add_argument("--pictures", type=int, default=400)
+    rate.add_argument("--rounds", type=int, default=5)
     rate.add_argument("--s3", action="store_true")
     args = parser.parse_args()
     if args.command == "planning":
         planning(args.objects)
     else:
-        throughput(args.samples, args.pictures, s3=args.s3)
+        throughput(args.samples, args.pictures, args.rounds, s3=args.s3)

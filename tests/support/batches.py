@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,7 +23,7 @@ from faceblur_batch.manifest import part_name, verify
 from faceblur_batch.outcomes import WRITTEN
 from faceblur_batch.page import Pace, PageInTrouble, PageLeft, Workplace, work_on
 from faceblur_batch.planner import ENDED, Phase, Planner, Watch
-from faceblur_batch.storage.store import Capabilities
+from faceblur_batch.storage.store import Capabilities, ObjectInfo
 
 from .memory_store import EVERYTHING, START, Clock, Hook, MemoryStore
 
@@ -189,11 +189,11 @@ class Batch:
         self.queue = ListQueue()
         self.hook(lambda operation, done: None)
 
-    def start(self, *, resume: bool = False, **spec: Any) -> Planner:
+    def start(self, *, resume: bool = False, named: Sequence[ObjectInfo] | None = None, **spec: Any) -> Planner:
         self.spec = self.spec.model_copy(update=spec)
         now = START + timedelta(seconds=self.seconds)
         self.generation, self.ledger = begin(
-            self.spec, self.destination, self.blurrer.info(), self.destination.can, now, resume=resume
+            self.spec, self.destination, self.blurrer.info(), self.destination.can, now, resume=resume, named=named
         )
         self.planner = Planner(
             self.generation,

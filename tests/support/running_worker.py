@@ -4,7 +4,8 @@ Run as a module it is `faceblur serve` with a fake engine, for tests that need a
 
     python -m support.running_worker --address 127.0.0.1:0
 
-There every picture takes as long as the file named by FACEBLUR_TEST_HOLD exists.
+There every picture takes as long as the file named by FACEBLUR_TEST_HOLD exists, or FACEBLUR_TEST_SECONDS; what ends
+with one of POISONS does what it says.
 """
 
 from __future__ import annotations
@@ -148,6 +149,19 @@ def eventually(condition: Any, seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
+KILLS, HANGS, BREAKS = POISONS = (b"kills the worker", b"takes 8 seconds", b"breaks the engine")
+
+
+def _poison(data: bytes) -> None:
+    if data.endswith(KILLS):
+        os._exit(1)
+    if data.endswith(HANGS):
+        time.sleep(8)
+    if data.endswith(BREAKS):
+        raise RuntimeError("broken")
+    time.sleep(float(os.environ.get("FACEBLUR_TEST_SECONDS", "0")))
+
+
 def _hold(data: bytes) -> None:
     marker = Path(os.environ["FACEBLUR_TEST_HOLD"])
     if marker.exists():
@@ -160,5 +174,5 @@ def _hold(data: bytes) -> None:
 if __name__ == "__main__":
     from faceblur_worker.__main__ import main
 
-    fake = FakeEngine(_hold if "FACEBLUR_TEST_HOLD" in os.environ else lambda data: None)
+    fake = FakeEngine(_hold if "FACEBLUR_TEST_HOLD" in os.environ else _poison)
     sys.exit(main(sys.argv[1:], lambda settings: fake))

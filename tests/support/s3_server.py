@@ -59,6 +59,10 @@ class S3Server:
         (self.keys / "AWS_ACCESS_KEY_ID").write_text(access)
         (self.keys / "AWS_SECRET_ACCESS_KEY").write_text(secret)
 
+    def notify(self, url: str) -> None:
+        """Have it post what happens to objects, from its next start on; somebody has to listen then."""
+        self._options += ["--event-webhook-url", url]
+
     def start(self) -> None:
         binary = s3_binary()
         assert binary, NEEDED
@@ -176,14 +180,14 @@ class Frontend:
         if status is not None:
             _answer(request, status, [], f"<Error><Code>{_CODES.get(status, 'Other')}</Code></Error>".encode())
             return
-        connection = http.client.HTTPConnection(self._backend)
-        # With the Host header as it came: it is signed.
-        connection.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in request.headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        with contextlib.closing(connection), connection.getresponse() as answer:
-            _answer(request, answer.status, answer.getheaders(), answer.read())
+        with contextlib.closing(http.client.HTTPConnection(self._backend)) as connection:
+            # With the Host header as it came: it is signed.
+            connection.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            with connection.getresponse() as answer:
+                _answer(request, answer.status, answer.getheaders(), answer.read())
 
 
 _CODES = {403: "AccessDenied", 429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}

@@ -10,15 +10,17 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from celery import signals
-from celery.exceptions import CPendingDeprecationWarning
-from prometheus_client import start_http_server
+from celery import Celery, bootsteps, signals
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from prometheus_client import make_wsgi_app
 
 import faceblur
 
-from . import logs
-from .app import make_app
+from . import health, logs
+from .app import make_app, waiting
 from .config import BatchSettings, ConfigurationError, load, unknown_variables
+from .health import Health
+from .memory import keep_freed_buffers
 from .metrics import Metrics
 from .tasks import register
 from .workplaces import Workplaces
@@ -45,10 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(settings: BatchSettings) -> int:
     """Work until SIGTERM or SIGINT; see `main`."""
+    keep_freed_buffers()
     metrics = Metrics(faceblur.__version__, settings.queue)
+    signs = Health(settings.threads)
     workplaces = Workplaces(settings, count=metrics.count)
     app = make_app(settings)
-    register(app, settings, workplaces, metrics)
+    register(app, settings, workplaces, metrics, signs)
+    _feel(app, signs)
 
     # Celery sends signals to weak references: these live as long as this call.
     def on_shutting_down(**_: Any) -> None:
@@ -65,16 +70,19 @@ def serve(settings: BatchSettings) -> int:
     def leave_logging_alone(**_: Any) -> None:
         pass
 
+    # A user without a name is taken for root, of whom Celery warns because of messages other than JSON.
+    warnings.simplefilter("ignore", SecurityWarning)
     signals.worker_shutting_down.connect(on_shutting_down)
     signals.worker_ready.connect(on_ready)
     signals.setup_logging.connect(leave_logging_alone)
     if settings.metrics_address:
         host, _, port = settings.metrics_address.rpartition(":")
         try:
-            start_http_server(int(port), host.strip("[]"), registry=metrics.registry)
+            health.serve(host.strip("[]"), int(port), make_wsgi_app(metrics.registry), signs)
         except OSError as error:
             log.error("cannot start: %s is in use or not of this machine: %s", settings.metrics_address, error.strerror)
             return 2
+        threading.Thread(target=_look, args=(app, settings.queue, signs, workplaces), name="look", daemon=True).start()
     worker = app.Worker(
         pool="threads",
         concurrency=settings.threads,
@@ -88,6 +96,35 @@ def serve(settings: BatchSettings) -> int:
     finally:
         workplaces.close()
     return int(worker.exitcode or 0)
+
+
+def _feel(app: Celery, signs: Health) -> None:
+    """Have the main loop give signs of life, for as long as it is connected."""
+
+    class Beat(bootsteps.StartStopStep):
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def __init__(self, consumer: Any, **options: Any) -> None:
+            super().__init__(consumer, **options)
+            self.entry: Any = None
+
+        def start(self, consumer: Any) -> None:
+            signs.beat()
+            self.entry = consumer.timer.call_repeatedly(health.BEAT_SECONDS, signs.beat)
+
+        def stop(self, consumer: Any) -> None:
+            if self.entry is not None:
+                self.entry.cancel()
+            signs.lost()
+
+    app.steps["consumer"].add(Beat)
+
+
+def _look(app: Celery, queue: str, signs: Health, workplaces: Workplaces) -> None:
+    """Look at the queue until the process ends."""
+    while not workplaces.ending:
+        workplaces.wait(health.LOOK_SECONDS)
+        signs.saw(waiting(app, queue) if signs.ready else None)
 
 
 if __name__ == "__main__":

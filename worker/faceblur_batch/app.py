@@ -73,7 +73,11 @@ def _queue(name: str, *, quorum: bool) -> Queue:
 def _transport_options(settings: BatchSettings, *, rabbit: bool) -> dict[str, Any]:
     if rabbit:
         return {"confirm_publish": True}
+    # Tasks that are worked on are kept under names of the queue's own: who shares the broker does not hand them out
+    # again, and an autoscaler can count them.
+    names = {f"{name}_key": f"{settings.queue}.{name}" for name in ("unacked", "unacked_index", "unacked_mutex")}
     return {
+        **names,
         "visibility_timeout": settings.visibility_seconds,
         "socket_timeout": _SOCKET_SECONDS * 3,  # longer than the wait for a message
         "socket_connect_timeout": _SOCKET_SECONDS,
@@ -96,13 +100,7 @@ class CeleryQueue:
         self._app = app
         self._name = name
         self._ticket = ticket
-        connection = app.connection_for_write()
-        self._failures: tuple[type[BaseException], ...] = (
-            *connection.connection_errors,
-            *connection.channel_errors,
-            OperationalError,
-            OSError,
-        )
+        self._failures = _failures(app)
 
     def publish(self, page: int) -> None:
         """See `planner.Queue`."""
@@ -114,11 +112,22 @@ class CeleryQueue:
 
     def waiting(self) -> int | None:
         """See `planner.Queue`."""
-        try:
-            with self._app.connection_for_read() as connection:
-                channel: Any = connection.default_channel
-                return int(channel.queue_declare(self._name, passive=True).message_count)
-        except ChannelError:
-            return 0  # there is no such queue: nothing was sent yet, it is empty, or the broker has lost its data
-        except self._failures:
-            return None
+        return waiting(self._app, self._name)
+
+
+def waiting(app: Celery, queue: str) -> int | None:
+    """Tasks in a queue; None where the broker does not answer. Makes a connection of its own."""
+    try:
+        with app.connection_for_read() as connection:
+            channel: Any = connection.default_channel
+            return int(channel.queue_declare(queue, passive=True).message_count)
+    except ChannelError:
+        return 0  # there is no such queue: nothing was sent yet, it is empty, or the broker has lost its data
+    except _failures(app):
+        return None
+
+
+def _failures(app: Celery) -> tuple[type[BaseException], ...]:
+    """What a broker that is away looks like."""
+    connection = app.connection_for_write()
+    return (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError)

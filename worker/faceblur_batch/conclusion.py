@@ -10,6 +10,7 @@ from functools import reduce
 from itertools import groupby
 from typing import Any
 
+from .chain import FOLDED, receipts_to_fold
 from .errors import NotFound
 from .generation import Generation
 from .ledger import Entry, Ledger, SegmentInfo, dump_json
@@ -47,9 +48,19 @@ def conclude(ledger: Ledger, generation: Generation, *, pages: int, now: datetim
         manifest.add({"key": entry.key, "etag": entry.etag, "size": entry.size, **receipt})
         report.add(entry, outcome)
     chain = manifest.close(report.summary.as_dict())
+    if generation.folds:
+        _fold(ledger, generation)
     write_report(ledger, report, "completed", "", now, samples=generation.spec.samples)
     root = {"format": FORMAT, "job": generation.job, "generation": generation.number, "concluded": now.isoformat()}
     ledger.put("root.json", dump_json(root | chain | {"summary": report.summary.as_dict()}))
+
+
+def _fold(ledger: Ledger, generation: Generation) -> None:
+    """Repeat what this generation and those since the base say, so that the next ones need to ask this one only."""
+    known = ManifestWriter(lambda name, data: ledger.put(name, data, _LINES), stem=FOLDED)
+    for receipt in receipts_to_fold(ledger.store, generation):
+        known.add({name: value for name, value in receipt.items() if name not in ("prev", "sha256")})
+    known.close({})
 
 
 def report_so_far(ledger: Ledger, generation: Generation, *, pages: int) -> Report:

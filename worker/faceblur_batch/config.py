@@ -7,10 +7,13 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import faceblur
@@ -19,6 +22,8 @@ from .errors import BatchError
 from .page import Pace
 from .planner import Watch
 from .storage.settings import StorageSettings
+
+_SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
 
 PREFIX = "FACEBLUR_BATCH_"
 _SCHEMES = ("redis", "rediss", "redis+socket", "valkey", "valkeys", "amqp", "amqps")
@@ -176,6 +181,62 @@ class BatchSettings(BaseSettings):
             raise ConfigurationError(f"the workers' address or certificates: {error}") from error
 
 
+class WatchSettings(BatchSettings):
+    """The settings of a process that watches."""
+
+    watch_every_seconds: float = Field(3600, gt=0, description="The source is listed so often.")
+    watch_settle_seconds: float = Field(
+        10,
+        ge=0,
+        description="What notifications name is looked at when none came for so long, and after six times as long in "
+        "any case.",
+    )
+    watch_most_keys: int = Field(
+        10_000, ge=1, le=100_000, description="Objects that a pass looks at; if more are named, the source is listed."
+    )
+    watch_keep_days: float = Field(
+        30, ge=0, description="Manifests and reports of older passes are removed, except those in use. 0: never."
+    )
+    webhook_address: str = Field(
+        "",
+        pattern=r"^(.+:\d{1,5})?$",
+        description="Where notifications can be posted, `127.0.0.1:8080`. Empty: nowhere.",
+    )
+    webhook_token_file: Path | None = Field(
+        None,
+        description="File with what senders have to show as `Authorization`. Needed unless only this machine can reach "
+        "`webhook_address`.",
+    )
+    sqs_url: str = Field("", description="Queue that notifications are read from, `https://…`. Empty: none.")
+    sqs_region: str | None = Field(None, description="Region that its requests are signed for. Unset: as in its URL.")
+    sqs_credentials_folder: Path | None = Field(
+        None, description="As `credentials_folder` of a storage profile. Unset: what Amazon's own tools would take."
+    )
+    sqs_ca_bundle: Path | None = Field(None, description="PEM file of its authorities. Unset: the system's.")
+    sqs_allow_http: bool = Field(False, description="Permits an `http://` queue: keys travel in the clear.")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> WatchSettings:
+        if self.webhook_address and self.webhook_token_file is None and not _is_loopback(self.webhook_address):
+            raise ValueError(
+                "webhook_token_file has to be set where webhook_address is not 127.0.0.1, [::1] or localhost"
+            )
+        url = urlsplit(self.sqs_url)
+        if self.sqs_url and (url.scheme not in ("http", "https") or not url.hostname or url.username is not None):
+            raise ValueError("sqs_url has to be the https:// URL of a queue, without credentials")
+        if url.scheme == "http" and not self.sqs_allow_http:
+            raise ValueError("sqs_url is http://, which is not encrypted; set sqs_allow_http if that is meant")
+        return self
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def load(arguments: Sequence[str], program: str) -> BatchSettings:
     """Read the settings from flags and the environment; a flag wins.
 
@@ -207,8 +268,21 @@ def settings_from(given: Mapping[str, Any]) -> BatchSettings:
     Raises:
         ConfigurationError: A value is wrong.
     """
+    return _made(BatchSettings, given)
+
+
+def watch_settings_from(given: Mapping[str, Any]) -> WatchSettings:
+    """The same for a process that watches.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+    """
+    return _made(WatchSettings, given)
+
+
+def _made(kind: type[_SettingsT], given: Mapping[str, Any]) -> _SettingsT:
     try:
-        return BatchSettings(**given)
+        return kind(**given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else ""
@@ -223,7 +297,7 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     Kubernetes adds variables for every Service in the namespace; those are left out.
     """
-    known = {PREFIX + name.upper() for name in BatchSettings.model_fields}
+    known = {PREFIX + name.upper() for name in WatchSettings.model_fields}
     services = re.compile(PREFIX + r"([A-Z_]*_)?(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
     return sorted(n for n in environment if n.startswith(PREFIX) and n not in known and not services.match(n))
 
@@ -236,13 +310,23 @@ def markdown() -> str:
         "Every setting is an environment variable, and a flag of `python -m faceblur_batch`; the flag wins.",
         "This page is generated from `worker/faceblur_batch/config.py` (`python -m faceblur_batch.config`).",
         "",
-        "| variable | default | meaning |",
-        "|---|---|---|",
+        *_table(BatchSettings.model_fields),
+        "",
+        "## Watching",
+        "",
+        "`python -m faceblur_batch.watch` reads these as well, and takes no flags for settings.",
+        "",
+        *_table({n: f for n, f in WatchSettings.model_fields.items() if n not in BatchSettings.model_fields}),
     ]
-    for name, field in BatchSettings.model_fields.items():
+    return "\n".join([*lines, ""])
+
+
+def _table(fields: Mapping[str, FieldInfo]) -> list[str]:
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _flag(name: str) -> str:

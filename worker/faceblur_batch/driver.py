@@ -5,24 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Protocol
+
+from celery import Celery
 
 import faceblur
 
 from .app import CeleryQueue, make_app
 from .conclusion import report_so_far, write_report
 from .config import BatchSettings
+from .difference import Found, look_at, missing
 from .errors import BatchError
 from .generation import Generation, begin, decide
 from .job import JobSpec
 from .ledger import ROOT, Ledger, Mark, State
-from .planner import Before, Phase, Planner, Status
+from .planner import ENDED, Before, Phase, Planner, Status
 from .storage.opening import check_apart, open_store
 from .storage.probe import probe
-from .storage.store import Capabilities, ObjectStore
+from .storage.store import Capabilities, ObjectInfo, ObjectStore
 from .workplaces import ticket_for
 
 log = logging.getLogger(__name__)
@@ -99,6 +103,7 @@ class Driver:
         """
         self.spec = spec
         self.settings = settings
+        self._app: tuple[str, Celery] | None = None
         source, destination = settings.storage(spec.source_profile), settings.storage(spec.destination_profile)
         check_apart(spec.source, spec.destination, source, destination)
         self.source: ObjectStore = open_store(spec.source, source)
@@ -124,9 +129,38 @@ class Driver:
             unchanged += before.receipt_of(info) is not None
         return Forecast(objects, length, unchanged, skipped)
 
+    def missing(
+        self, most: int, *, ending: Ending, patience: float = 60.0, beat: Callable[[], object] = lambda: None
+    ) -> Found | None:
+        """List the source and find what is to be done. Nothing is written.
+
+        Args:
+            most: Objects that are found at most.
+            ending: Set when the process has to end.
+            patience: Seconds to wait for a worker.
+            beat: Called now and then.
+
+        Returns:
+            None: they are more, or nothing is known yet of what is there; everything has to be looked at.
+
+        Raises:
+            BatchError: It cannot be found out.
+        """
+        info = self._info(patience, ending)
+        following = decide(self.spec, self.destination, info, _EVERYTHING, datetime.now(UTC))
+        if following.found or following.generation.base is None:
+            return None
+        return missing(following.generation, self.source, self.destination, most, beat)
+
+    def look_at(self, keys: Collection[str], *, beat: Callable[[], object] = lambda: None) -> Found:
+        """Look at objects of the source; see `difference.look_at`."""
+        return look_at(self.spec, self.source, keys, beat)
+
     def run(
         self,
         *,
+        named: Sequence[ObjectInfo] | None = None,
+        begun: Callable[[bool], object] = lambda new: None,
         seen: Callable[[Status], object] = lambda status: None,
         ending: Ending | None = None,
         resume: bool = False,
@@ -135,6 +169,8 @@ class Driver:
         """Drive the job until its generation has ended, or until this process has to.
 
         Args:
+            named: Look at these objects only, if the ledger has a generation that has looked at everything.
+            begun: Called when the generation is in the ledger, with whether it was begun by this call.
             seen: Called with the status now and then.
             ending: Set when the process has to end; the generation is then suspended.
             resume: Go on also if it was cancelled or stopped.
@@ -145,18 +181,24 @@ class Driver:
         """
         ending = ending or threading.Event()
         info = self._info(patience, ending)
-        capabilities = probe(self.destination, ROOT.removesuffix("jobs/"))
         now = datetime.now(UTC)
-        generation, ledger = begin(self.spec, self.destination, info, capabilities, now, resume=resume)
+        generation, ledger = begin(
+            self.spec, self.destination, info, self._capabilities, now, resume=resume, named=named
+        )
+        begun(generation.created == now)
         log.info("generation %d of job %s", generation.number, generation.job)
-        queue = CeleryQueue(make_app(self.settings), self.settings.queue, ticket_for(self.spec, generation, 0))
+        queue = CeleryQueue(self._broker(), self.settings.queue, ticket_for(self.spec, generation, 0))
         planner = Planner(generation, ledger, self.source, queue, spec=self.spec, watch=self.settings.watch())
 
         def sleep(seconds: float) -> None:
             if ending.wait(seconds):
                 raise _Ending
 
+        said = False
+
         def look(status: Status) -> None:
+            nonlocal said
+            said = status.phase in ENDED
             seen(status)
             if ending.is_set():
                 raise _Ending
@@ -167,10 +209,23 @@ class Driver:
             ledger.set_mark(Mark(State.SUSPEND, PLANNER_ENDED))
             planner.look()
         status = planner.status()
-        seen(status)
+        if not said:
+            seen(status)
         if status.phase is not Phase.COMPLETED:
             write_report_so_far(ledger, generation, status)
         return Ended(status, generation, ledger)
+
+    def _broker(self) -> Celery:
+        """The application, with the broker's password of this moment; each that is made costs memory for good."""
+        url = self.settings.broker_url()
+        if self._app is None or self._app[0] != url:
+            self._app = url, make_app(self.settings)
+        return self._app[1]
+
+    @cached_property
+    def _capabilities(self) -> Capabilities:
+        """What the destination can do; found out once."""
+        return probe(self.destination, ROOT.removesuffix("jobs/"))
 
     def _info(self, patience: float, ending: Ending | None = None) -> faceblur.ServerInfo:
         """What the workers are.

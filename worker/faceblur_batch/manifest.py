@@ -28,22 +28,26 @@ _OWN = b',"sha256":"'
 _TAIL = len(_OWN) + 64 + 2
 
 
-def part_name(number: int) -> str:
+def part_name(number: int, stem: str = "manifest") -> str:
     """What a part of a manifest is called, from 0."""
-    return "manifest.jsonl" if number == 0 else f"manifest.{number:05d}.jsonl"
+    return f"{stem}.jsonl" if number == 0 else f"{stem}.{number:05d}.jsonl"
 
 
 class ManifestWriter:
     """Chains lines and writes them in parts; holds one part."""
 
-    def __init__(self, put: Callable[[str, bytes], None], part_bytes: int = PART_BYTES) -> None:
+    def __init__(
+        self, put: Callable[[str, bytes], None], part_bytes: int = PART_BYTES, *, stem: str = "manifest"
+    ) -> None:
         """Begin a manifest.
 
         Args:
             put: Writes a part: name and content.
             part_bytes: A part ends with the line that goes over this length.
+            stem: What names of parts begin with.
         """
         self._put = put
+        self._stem = stem
         self._part_bytes = part_bytes
         self._buffer = bytearray()
         self._last = FIRST
@@ -74,23 +78,39 @@ class ManifestWriter:
         }
 
     def _flush(self) -> None:
-        name = part_name(len(self._parts))
+        name = part_name(len(self._parts), self._stem)
         self._put(name, bytes(self._buffer))
         self._parts.append({"name": name, "last": self._last, "lines": self._lines})
         self._buffer.clear()
 
 
-class Receipts:
-    """The receipts of a complete generation, looked up in the order of keys."""
+def receipts_in(ledger: Ledger, stem: str = "manifest") -> Iterator[dict[str, Any]]:
+    """The receipts of a complete generation, in the order of keys.
 
-    def __init__(self, ledger: Ledger, *, behind: str = "") -> None:
-        """Open a manifest.
+    Args:
+        ledger: Of the generation.
+        stem: Of the names of the parts.
+    """
+    number = 0
+    while (data := ledger.get(part_name(number, stem))) is not None:
+        for raw in data.splitlines():
+            line: dict[str, Any] = json.loads(raw)
+            if "key" in line:
+                yield line
+        number += 1
+
+
+class Receipts:
+    """Receipts, looked up in the order of keys."""
+
+    def __init__(self, receipts: Iterator[dict[str, Any]], *, behind: str = "") -> None:
+        """Begin a walk through receipts.
 
         Args:
-            ledger: Of the generation.
+            receipts: In the order of keys, such as `receipts_in` gives them.
             behind: Keys up to this one are not asked for.
         """
-        self._lines = (line for line in _lines_of(ledger) if "key" in line)
+        self._lines = receipts
         self._next: dict[str, Any] | None = None
         if behind:
             self.of(behind)
@@ -205,14 +225,6 @@ def _unsealed(raw: bytes) -> tuple[str, str, _Line]:
     ):
         return "", "", _Line.ALTERED
     return prev[1].decode(), own, _Line.CLOSING if body.startswith(b'{"end":') else _Line.RECEIPT
-
-
-def _lines_of(ledger: Ledger) -> Iterator[dict[str, Any]]:
-    number = 0
-    while (data := ledger.get(part_name(number))) is not None:
-        for line in data.splitlines():
-            yield json.loads(line)
-        number += 1
 
 
 def order(key: str) -> bytes:

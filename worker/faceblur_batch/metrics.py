@@ -1,4 +1,4 @@
-"""What Prometheus reads of a batch worker."""
+"""What Prometheus reads of a batch worker, and of a watching process."""
 
 from __future__ import annotations
 
@@ -46,3 +46,46 @@ class Metrics:
             self.received.inc(entry.size)
             self.written.inc(outcome.output_bytes)
             self.faces.inc(outcome.faces)
+
+
+class WatchMetrics:
+    """The metrics of one watching process, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        """Register everything.
+
+        Args:
+            version: Of FaceBlur.
+        """
+        registry = CollectorRegistry()
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        Info("faceblur_watch", "What runs here.", registry=registry).info({"version": version})
+        self.notifications = Counter(
+            "faceblur_watch_notifications_total",
+            "Notifications by what they are about: object, removed, elsewhere (another place, no picture), "
+            "not_understood, refused (without the token).",
+            ("kind",),
+            registry=registry,
+        )
+        self.waiting = Gauge("faceblur_watch_keys_waiting", "Keys that no pass looks at yet.", registry=registry)
+        self.passes = Counter(
+            "faceblur_watch_passes_total",
+            "Passes by what they looked at (everything, listing, named, unfinished) and how they ended; nothing: there "
+            "was nothing to do.",
+            ("what", "end"),
+            registry=registry,
+        )
+        self.last = Gauge(
+            "faceblur_watch_last_pass_timestamp_seconds", "When one last ended.", ("what",), registry=registry
+        )
+
+    def notified(self, kind: str, number: int) -> None:
+        """Count notifications."""
+        self.notifications.labels(kind).inc(number)
+
+    def ended(self, what: str, end: str) -> None:
+        """Count a pass."""
+        self.passes.labels(what, end).inc()
+        self.last.labels(what).set_to_current_time()

@@ -1,11 +1,12 @@
 """A planner process for machines: ``python -m faceblur_batch.plan SPEC.json``, as a Kubernetes Job runs it.
 
 SPEC.json is a `JobSpec`; everything else comes from the settings' variables. The status goes to standard output as
-JSON lines. SIGTERM suspends the job; starting the planner again goes on with it. What a person has cancelled or a
-budget has stopped stays so, unless ``--resume`` is given.
+JSON lines, and as the planner of a FaceBlurJob also there. SIGTERM suspends the job; starting the planner again goes
+on with it. What a person has cancelled or a budget has stopped stays so, unless ``--resume`` is given.
 
-Exit codes: 0: every object has a result; 1: some have none; 2: the specification or a setting is wrong; 3: the job was
-cancelled or stopped, or cannot go on; 4: suspended, start it again.
+Exit codes: 0: every object has a result; 1: some have none, or a defect; 2: the specification or a setting is wrong;
+3: the job was cancelled or stopped, or cannot go on; 4: suspended, start it again; 5: workers or storage do not answer,
+start it again later. Unless it is 0, the last line that was written says why.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from . import logs
+from . import kubernetes_status, logs
 from .config import ConfigurationError, settings_from
-from .driver import Driver
-from .errors import BatchError, InvalidLocation
+from .driver import Driver, WorkersMissing
+from .errors import BatchError, InvalidLocation, TransientStorageError
 from .job import JobSpec
 from .outcomes import Kind
-from .planner import ENDED, Phase, Status
+from .planner import ENDED, BrokerUnavailable, Phase, Status
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,16 @@ def main(argv: Sequence[str] | None = None, *, report: Callable[[Status], object
     parser = argparse.ArgumentParser(prog="python -m faceblur_batch.plan", description=__doc__, allow_abbrev=False)
     parser.add_argument("spec", type=Path, metavar="SPEC.json")
     parser.add_argument("--resume", action="store_true", help="go on also if the job was cancelled or stopped")
+    parser.add_argument("--token", help="instead of the specification's: a second run with it begins no new pass")
+    parser.add_argument(
+        "--accept-errors", action="store_true", help="end with 0 also if objects have no result: the report says which"
+    )
     args = parser.parse_args(argv)
     try:
         settings = settings_from({})
         spec = JobSpec.model_validate_json(args.spec.read_bytes())
+        if args.token is not None:
+            spec = JobSpec.model_validate({**spec.model_dump(mode="json"), "token": args.token})
         driver = Driver(spec, settings)
     except (ConfigurationError, InvalidLocation, OSError) as error:
         return _end(2, str(error))
@@ -74,13 +81,15 @@ def main(argv: Sequence[str] | None = None, *, report: Callable[[Status], object
 
     try:
         status = driver.run(seen=seen, ending=ending, resume=args.resume).status
+    except (WorkersMissing, TransientStorageError, BrokerUnavailable) as error:
+        return _end(4 if ending.is_set() else 5, f"{error} [{error.reason}]")
     except BatchError as error:
         return _end(3, f"{error} [{error.reason}]")
-    if status.phase is Phase.SUSPENDED:
-        return 4
     if status.phase is not Phase.COMPLETED:
-        return 3
-    return int(bool(status.summary.errors or status.summary.kinds[Kind.CHANGED]))
+        text = f"{status.phase}: {status.reason}" if status.reason else str(status.phase)
+        return _end(4 if status.phase is Phase.SUSPENDED else 3, text)
+    lost = status.summary.errors + status.summary.kinds[Kind.CHANGED]
+    return _end(1, f"{lost} objects have no result; the report says which") if lost and not args.accept_errors else 0
 
 
 def _end(code: int, message: str) -> int:
@@ -89,4 +98,6 @@ def _end(code: int, message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with kubernetes_status.reporter() as _report:
+        _code = main(report=_report)
+    sys.exit(_code)

@@ -17,9 +17,10 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any, Protocol
 
+from .chain import receipts_of
 from .conclusion import conclude
 from .errors import BatchError, TransientStorageError, Unsupported
-from .generation import Generation, is_complete, load
+from .generation import Generation, is_complete
 from .job import JobSpec
 from .ledger import Entry, Ledger, Mark, Page, PageHead, State, Totals, with_page
 from .manifest import Receipts, order
@@ -87,6 +88,8 @@ class Status:
     """What a person wants to see.
 
     Attributes:
+        job: The job's id.
+        generation: Its number.
         phase: Where the generation stands.
         reason: Why, if it does not go on.
         totals: What is planned so far.
@@ -96,6 +99,8 @@ class Status:
         seconds_left: At that rate; None: not known yet.
     """
 
+    job: str
+    generation: int
     phase: Phase
     reason: str
     totals: Totals
@@ -115,6 +120,8 @@ class Status:
         """JSON-compatible values, for programs and for whoever shows a job's status."""
         percent, left = self.percent, self.seconds_left
         return {
+            "job": self.job,
+            "generation": self.generation,
             "phase": str(self.phase),
             "reason": self.reason,
             "objects": self.totals.objects,
@@ -282,7 +289,17 @@ class Planner:
         left = None
         if self._head.final and rate > 0:
             left = (self._head.totals.objects - summary.objects) / rate
-        return Status(self._phase, self._reason, self._head.totals, self._head.final, summary, rate, left)
+        return Status(
+            job=self._generation.job,
+            generation=self._generation.number,
+            phase=self._phase,
+            reason=self._reason,
+            totals=self._head.totals,
+            planned=self._head.final,
+            summary=summary,
+            rate=rate,
+            seconds_left=left,
+        )
 
     # Watching
 
@@ -319,6 +336,8 @@ class Planner:
         if spec.max_errors is not None and errors > spec.max_errors:
             return f"{errors} objects have no result; {spec.max_errors} are allowed"
         everything = self._head.final and summary.objects == self._head.totals.objects
+        # The one new picture of the last minute is no share of anything.
+        everything = everything and self._generation.named is None
         if spec.max_error_percent is not None and (everything or summary.objects >= _LEAST_FOR_PERCENT):
             percent = 100.0 * errors / max(1, summary.objects)
             if percent > spec.max_error_percent:
@@ -401,9 +420,7 @@ class Planner:
         number = self._head.page + 1
         size = self._size_of(number)
         if self._listing is None:
-            self._listing = iter(
-                self._source.list(self._generation.spec.selection.prefix, after=self._head.last or None)
-            )
+            self._listing = self._generation.objects(self._source, after=self._head.last or None)
             self._before = Before(self._ledger.store, self._generation, behind=self._head.last)
         entries: list[Entry] = []
         work = skipped = 0
@@ -450,31 +467,47 @@ class Planner:
 
 
 class Before:
-    """What the generation before says of objects, where it still holds."""
+    """What the generations before say of objects, where it still holds."""
 
     def __init__(self, destination: ObjectStore, generation: Generation, *, behind: str = "") -> None:
-        """Open the manifest of the generation before, if there is one to go by.
+        """Open the manifests of the generations before, if there are any to go by.
 
         Args:
             destination: Has the ledgers.
-            generation: That is planned.
+            generation: That is planned. One over named objects goes by nothing: it looks at each output.
             behind: Keys up to this one are not asked for.
         """
         self._generation = generation
         self._receipts: Receipts | None = None
-        if generation.base is not None:
-            before = load(destination, generation.job, generation.base)
-            self._version = before.version
-            self._receipts = Receipts(before.ledger(destination), behind=behind)
+        if generation.base is not None and generation.named is None:
+            numbers = (generation.base, *generation.since)
+            self._receipts = Receipts(receipts_of(destination, generation.job, numbers), behind=behind)
 
     def receipt_of(self, info: ObjectInfo) -> dict[str, Any] | None:
         """The outcome of an object for which nothing has to be done; to be asked for in the order of keys."""
-        line = self._receipts.of(info.key) if self._receipts else None
-        if line is None or line["etag"] != info.etag:
+        outcome = self._outcome_of(info)
+        if outcome is None:
             return None
-        outcome = Outcome.from_dict(line)
         if outcome.written:
             return outcome.as_dict() if set(outcome.models) <= self._generation.models.keys() else None
-        # A refusal is as final as a result, until a newer version may know better.
-        same = outcome.kind is Kind.REFUSED and self._version == self._generation.version
-        return outcome.as_dict() if same else None
+        return outcome.as_dict() if outcome.kind is Kind.REFUSED and self._final(outcome) else None
+
+    def leaves(self, info: ObjectInfo) -> bool:
+        """Whether nothing is to be done without being asked for; to be asked in the order of keys.
+
+        What took workers with it is tried again when a person runs the job, and not because an hour has passed.
+        """
+        outcome = self._outcome_of(info)
+        if outcome is None:
+            return False
+        if outcome.written:
+            return set(outcome.models) <= self._generation.models.keys()
+        return outcome.kind in (Kind.REFUSED, Kind.QUARANTINED) and self._final(outcome)
+
+    def _outcome_of(self, info: ObjectInfo) -> Outcome | None:
+        line = self._receipts.of(info.key) if self._receipts else None
+        return Outcome.from_dict(line) if line is not None and line["etag"] == info.etag else None
+
+    def _final(self, outcome: Outcome) -> bool:
+        """A refusal is as final as a result, until a newer version may know better."""
+        return outcome.version == self._generation.version

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, Task
@@ -12,6 +14,7 @@ from celery import Celery, Task
 from .app import PAGE_TASK
 from .config import BatchSettings
 from .errors import BatchError, StorageError
+from .health import Health
 from .ledger import Mark, State
 from .metrics import Metrics
 from .page import GenerationHopeless, PageInTrouble, PageLeft, work_on
@@ -20,7 +23,13 @@ from .workplaces import Ticket, Workplaces
 log = logging.getLogger(__name__)
 
 
-def register(app: Celery, settings: BatchSettings, workplaces: Workplaces, metrics: Metrics) -> Task[Any, Any]:
+def register(
+    app: Celery,
+    settings: BatchSettings,
+    workplaces: Workplaces,
+    metrics: Metrics,
+    signs: Health | None = None,
+) -> Task[Any, Any]:
     """Add the task to an application.
 
     Args:
@@ -28,6 +37,7 @@ def register(app: Celery, settings: BatchSettings, workplaces: Workplaces, metri
         settings: Of the process.
         workplaces: What it works with.
         metrics: Counts how tasks end.
+        signs: Learns of the pages in work.
     """
 
     @app.task(
@@ -42,16 +52,17 @@ def register(app: Celery, settings: BatchSettings, workplaces: Workplaces, metri
     def page(self: Any, *, destination: str, profile: str, job: str, generation: int, page: int) -> None:
         """Work on a page. May run twice, also at the same time: what is done is not done again."""
         facts = {"job": job, "generation": generation, "page": page}
-        try:
-            with metrics.running.track_inprogress():
-                end = _work(workplaces, Ticket(destination, profile, job, generation, page), facts)
-        except PageInTrouble as trouble:
-            metrics.pages.labels("trouble").inc()
-            log.warning("page in trouble: %s", trouble, extra=facts)
-            # Waiting here, not in the broker: while the surroundings are unwell, fewer pages are begun.
-            pause = min(settings.retry_seconds, 2.0 ** min(self.request.retries, 30))
-            workplaces.wait(pause * random.uniform(0.5, 1))  # noqa: S311
-            raise self.retry(exc=trouble, countdown=0) from None
+        with (signs or Health(settings.threads)).page() as look_up:
+            try:
+                with metrics.running.track_inprogress():
+                    end = _work(workplaces, Ticket(destination, profile, job, generation, page), facts, look_up)
+            except PageInTrouble as trouble:
+                metrics.pages.labels("trouble").inc()
+                log.warning("page in trouble: %s", trouble, extra=facts)
+                # Waiting here, not in the broker: while the surroundings are unwell, fewer pages are begun.
+                pause = min(settings.retry_seconds, 2.0 ** min(self.request.retries, 30))
+                workplaces.wait(pause * random.uniform(0.5, 1))  # noqa: S311
+                raise self.retry(exc=trouble, countdown=0) from None
         metrics.pages.labels(end).inc()
         if end == "left" and workplaces.ending:
             # Another worker shall have it now, not when the planner finds out.
@@ -60,7 +71,7 @@ def register(app: Celery, settings: BatchSettings, workplaces: Workplaces, metri
     return page
 
 
-def _work(workplaces: Workplaces, ticket: Ticket, facts: dict[str, Any]) -> str:
+def _work(workplaces: Workplaces, ticket: Ticket, facts: dict[str, Any], look_up: Callable[[], None]) -> str:
     """Work on a page, and say how that ended.
 
     Raises:
@@ -68,8 +79,13 @@ def _work(workplaces: Workplaces, ticket: Ticket, facts: dict[str, Any]) -> str:
     """
     try:
         place = workplaces.workplace(ticket)
+
+        def ending() -> bool:  # asked for every picture
+            look_up()
+            return place.ending()
+
         try:
-            summary = work_on(place, ticket.page)
+            summary = work_on(dataclasses.replace(place, ending=ending), ticket.page)
         except GenerationHopeless as error:
             place.ledger.set_mark(Mark(State.STOP, f"no picture can be done with these options: {error}"))
             log.error("the generation was stopped: %s", error, extra=facts)

@@ -2,6 +2,7 @@
 
     faceblur batch run s3://photos/2026/ s3://blurred/2026/ --cluster workers:50051 --broker redis://broker/0
     faceblur batch run photos/ blurred/          # starts on this machine what it needs, and ends it again
+    faceblur batch watch photos/ blurred/        # the same, and goes on with what is new until Ctrl-C
 
 Without --cluster (FACEBLUR_BATCH_SERVER) a worker is started on this machine, without --broker (FACEBLUR_BATCH_BROKER,
 which keeps its password out of the list of processes) a broker and a batch worker. JOB is the job's
@@ -14,12 +15,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import arguments, files
 from .exits import CannotGoOnError, Exit, UsageError
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
     from faceblur_batch.job import JobSpec
     from faceblur_batch.ledger import Ledger
     from faceblur_batch.planner import Status
+    from faceblur_batch.watched import Watched
 
     from .redactor import OpenRedactor
+
+    SettingsT = TypeVar("SettingsT", bound=BatchSettings)
 
 HELP = "blur the pictures of a bucket or folder into another, as a job (docs/batch.md)"
 _EVERY = 10.0
@@ -44,13 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     run = actions.add_parser("run", help="begin a job, or go on with it", allow_abbrev=False)
-    run.add_argument("source", metavar="SOURCE", help="s3://bucket/prefix or a folder")
-    run.add_argument("destination", metavar="DESTINATION", help="the same, beside the source")
-    _add_surroundings(run)
-    _add_job(run)
-    arguments.add_detection(run)
-    arguments.add_obscuring(run)
-    arguments.add_limits(run)
+    watch = actions.add_parser("watch", help="keep the destination in step with the source", allow_abbrev=False)
+    for parser_of in (run, watch):
+        parser_of.add_argument("source", metavar="SOURCE", help="s3://bucket/prefix or a folder")
+        parser_of.add_argument("destination", metavar="DESTINATION", help="the same, beside the source")
+    _add_watching(watch)
+    for parser_of in (run, watch):
+        _add_surroundings(parser_of)
+        _add_job(parser_of)
+        arguments.add_detection(parser_of)
+        arguments.add_obscuring(parser_of)
+        arguments.add_limits(parser_of)
+    run.add_argument("--dry-run", action="store_true", help="only count what would be done")
+    run.add_argument("--check", action="store_true", help="look at every output, should some have been deleted")
     resume = actions.add_parser("resume", help="go on with a job that was cut off, cancelled or stopped")
     resume.add_argument("job", metavar="JOB")
     _add_surroundings(resume)
@@ -77,6 +88,7 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
 
     actions: dict[str, Callable[[argparse.Namespace], Exit]] = {
         "run": _run,
+        "watch": _watch,
         "resume": _resume,
         "status": _status,
         "cancel": _cancel,
@@ -88,6 +100,28 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
         raise UsageError(str(error)) from error
     except BatchError as error:
         raise CannotGoOnError(f"{error} [{error.reason}]") from error
+
+
+def _add_watching(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("when something is new")
+    group.add_argument(
+        "--every", dest="watch_every_seconds", type=_duration, metavar="TIME", help="list the source so often (1h)"
+    )
+    group.add_argument(
+        "--webhook", dest="webhook_address", metavar="HOST:PORT", help="take notifications of the store that are posted"
+    )
+    group.add_argument(
+        "--webhook-token-file", type=Path, metavar="FILE", help="has what senders show; needed beyond this machine"
+    )
+    group.add_argument("--sqs", dest="sqs_url", metavar="URL", help="read notifications of the store from this queue")
+
+
+def _duration(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, such as 30s, 5m, 1h or 1d")
+    return float(found[1]) * units[found[2]]
 
 
 def _add_surroundings(parser: argparse.ArgumentParser) -> None:
@@ -116,8 +150,6 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--source-profile", default="", metavar="NAME", help="storage profile of the source")
     group.add_argument("--destination-profile", default="", metavar="NAME", help="storage profile of the destination")
-    group.add_argument("--dry-run", action="store_true", help="only count what would be done")
-    group.add_argument("--check", action="store_true", help="look at every output, should some have been deleted")
     group.add_argument("--page-size", type=int, metavar="N", help="most objects of one task (default: 1000; here: 200)")
     group.add_argument("--parallelism", type=int, metavar="N", help="most pages at once (default: 16)")
     group.add_argument("--attempts", type=int, metavar="N", help="tries of a picture that takes workers with it (3)")
@@ -152,25 +184,73 @@ def _moment(text: str) -> datetime:
 def _run(args: argparse.Namespace) -> Exit:
     spec = _spec(args)
     with stop_on_signal(announce=True) as stop:
-        return _drive(args, spec, stop, resume=True)
+        return _drive(args, spec, stop, whole=True)
+
+
+def _watch(args: argparse.Namespace) -> Exit:
+    from faceblur_batch import local, logs
+    from faceblur_batch.config import watch_settings_from
+    from faceblur_batch.driver import Driver
+    from faceblur_batch.planner import ENDED
+    from faceblur_batch.watch import Watch, spec_of_a_watch
+
+    spec = spec_of_a_watch(_spec(args))
+    logs.configure("error" if args.quiet or args.json else "warning", "text")
+    display = _display(args)
+    with stop_on_signal(announce=True) as stop, local.Local() as machine:
+        settings = _settings(args, machine, spec, watch_settings_from)
+        driver = Driver(spec, settings)
+
+        def seen(status: Status) -> None:
+            machine.check()
+            if status.phase not in ENDED:
+                display(status)
+            elif args.json:
+                write_json(status.as_dict())
+            elif not args.quiet:
+                files.stderr(_sentence(status))
+
+        watch = Watch(driver, settings, stop, resume=True, seen=seen)
+        if not _named(args.broker, "BROKER", "BROKER_FILE"):
+            machine.batch_worker(settings)
+        if "metrics_address" in settings.model_fields_set:
+            watch.show()
+        with watch.receiving():
+            while not stop.is_set() and not watch.watcher.halted:
+                stop.wait(watch.watcher.step())
+                machine.check()
+            watch.watcher.close()
+    if stop.is_set():
+        return Exit.INTERRUPTED
+    raise CannotGoOnError("the job was cancelled or stopped; faceblur batch status says why")
 
 
 def _resume(args: argparse.Namespace) -> Exit:
-    generation, _ = _open(args)
+    from faceblur_batch.generation import is_complete
+    from faceblur_batch.ledger import Mark
+
+    generation, ledger = _open(args)
+    watched = _watched(generation, ledger)
+    if watched.noted() is not None:
+        watched.set_mark(Mark())
+        if is_complete(ledger):
+            files.stderr("what watches the job goes on with it, or does when it is started")
+            return Exit.OK
     # Not a new pass, should it have ended meanwhile.
     with stop_on_signal(announce=True) as stop:
-        return _drive(args, generation.spec, stop, resume=True)
+        return _drive(args, generation.spec, stop, whole=False)
 
 
-def _drive(args: argparse.Namespace, spec: JobSpec, stop: Stop, *, resume: bool) -> Exit:
+def _drive(args: argparse.Namespace, spec: JobSpec, stop: Stop, *, whole: bool) -> Exit:
     from faceblur_batch import local, logs
+    from faceblur_batch.config import settings_from
     from faceblur_batch.driver import Driver
-    from faceblur_batch.planner import ENDED
+    from faceblur_batch.planner import ENDED, Phase
 
     logs.configure("error" if args.quiet or args.json else "warning", "text")
     display = _display(args)
     with local.Local() as machine:
-        settings = _settings(args, machine, spec)
+        settings = _settings(args, machine, spec, settings_from)
         driver = Driver(spec, settings)
         if getattr(args, "dry_run", False):
             return _forecast(args, driver.forecast(patience=60))
@@ -182,7 +262,10 @@ def _drive(args: argparse.Namespace, spec: JobSpec, stop: Stop, *, resume: bool)
             if status.phase not in ENDED:
                 display(status)
 
-        ended = driver.run(seen=seen, ending=stop, resume=resume)
+        ended = driver.run(seen=seen, ending=stop, resume=True)
+        if whole and ended.generation.named is not None and ended.status.phase is Phase.COMPLETED:
+            # It was what a watch had begun: a few objects.
+            ended = driver.run(seen=seen, ending=stop, resume=True)
     return _conclude(args, ended, stop)
 
 
@@ -221,7 +304,8 @@ def _status(args: argparse.Namespace) -> Exit:
     from faceblur_batch.driver import status_of
 
     generation, ledger = _open(args)
-    write_json(_facts(generation, status_of(ledger, generation)))
+    noted = _watched(generation, ledger).noted()
+    write_json(_facts(generation, status_of(ledger, generation)) | ({"watch": noted} if noted else {}))
     return Exit.OK
 
 
@@ -229,10 +313,15 @@ def _cancel(args: argparse.Namespace) -> Exit:
     from faceblur_batch.generation import is_complete
     from faceblur_batch.ledger import Mark, State
 
-    _, ledger = _open(args)
-    if is_complete(ledger):
+    generation, ledger = _open(args)
+    watched, mark = _watched(generation, ledger), Mark(State.CANCEL, "cancelled")
+    running, being_watched = not is_complete(ledger), (watched.noted() or {}).get("state", "ended") != "ended"
+    if not running and not being_watched:
         raise CannotGoOnError("the job has ended already")
-    ledger.set_mark(Mark(State.CANCEL, "cancelled"))
+    if being_watched:
+        watched.set_mark(mark)
+    if running:
+        ledger.set_mark(mark)
     files.stderr("cancelled; what is written stays, and `faceblur batch resume` goes on")
     return Exit.OK
 
@@ -289,17 +378,18 @@ def _spec(args: argparse.Namespace) -> JobSpec:
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _settings(args: argparse.Namespace, machine: Any, spec: JobSpec) -> BatchSettings:
+def _settings(
+    args: argparse.Namespace, machine: Any, spec: JobSpec, make: Callable[[dict[str, Any]], SettingsT]
+) -> SettingsT:
     """Settings of this process and of batch workers on this machine, which are started as far as they are not named."""
-    from faceblur_batch.config import settings_from
-
     given: dict[str, Any] = _given(args, "broker", "queue", "storage_profiles")
+    given |= _given(args, "watch_every_seconds", "webhook_address", "webhook_token_file", "sqs_url")
     if not _named(args.broker, "BROKER", "BROKER_FILE") and not getattr(args, "dry_run", False):
         given |= {"broker": machine.broker(), "threads": min(4, spec.parallelism), "concurrency": 4}
         given |= {"flush_seconds": 2.0, "poll_seconds": 0.5, "mark_seconds": 1.0}
     if args.cluster or not _named(None, "SERVER"):
         given["server"] = args.cluster or machine.worker()
-    return settings_from(given)
+    return make(given)
 
 
 def _named(flag: str | None, *variables: str) -> bool:
@@ -331,6 +421,12 @@ def _open(args: argparse.Namespace) -> tuple[Generation, Ledger]:
     if generation is None:
         raise UsageError(f"{store.location} has no job {names[0]}")
     return generation, generation.ledger(store)
+
+
+def _watched(generation: Generation, ledger: Ledger) -> Watched:
+    from faceblur_batch.watched import Watched
+
+    return Watched(ledger.store, generation.job)
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:

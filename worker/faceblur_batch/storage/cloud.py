@@ -12,7 +12,7 @@ import re
 import ssl
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -99,12 +99,13 @@ class CloudStore:
     def get(self, key: str, *, if_match: str | None = None) -> StoredObject:
         """See `ObjectStore`."""
         path = self._path(key)
+        condition = condition_of(if_match)
 
         def read() -> StoredObject:
-            result = obstore.get(self._backend, path, options={"if_match": if_match} if if_match else {})
+            result = obstore.get(self._backend, path, options={"if_match": condition} if condition else {})
             return StoredObject(self._info(result.meta, result.attributes), result.bytes().to_bytes())
 
-        return self._call(self._where(key), read)
+        return as_expected(self._call(self._where(key), read), self._where(key), if_match)
 
     def put(
         self,
@@ -163,9 +164,8 @@ class CloudStore:
                 cache_control=attributes.get("Cache-Control"),
                 metadata={name: value for name, value in attributes.items() if name not in _KNOWN_ATTRIBUTES},
             )
-        modified = meta["last_modified"]
-        etag = meta["e_tag"] or f'"{modified.timestamp():.3f}-{meta["size"]}"'
-        return ObjectInfo(meta["path"][len(self._prefix) :], meta["size"], etag, modified, headers)
+        etag = usual_etag(meta["e_tag"], meta["size"], meta["last_modified"])
+        return ObjectInfo(meta["path"][len(self._prefix) :], meta["size"], etag, meta["last_modified"], headers)
 
     def _call(self, where: str, work: Callable[[], _ResultT]) -> _ResultT:
         while True:
@@ -198,6 +198,36 @@ _WITHOUT_STATUS: Sequence[tuple[tuple[str, ...], type[StorageError], str]] = (
     (("PreconditionError",), ObjectChanged, "the object is not the expected version any more"),
     (("PermissionDeniedError", "UnauthenticatedError"), AccessDenied, "the credentials do not allow this"),
 )
+
+
+def usual_etag(etag: str | None, size: int, modified: datetime) -> str:
+    """Return an ETag in quotes, whether it comes from a listing or a header; a stand-in where a store gives none.
+
+    The stand-in is made of size and time of modification, to the second: headers are no more precise.
+    """
+    if not etag:
+        return f'"{_STAND_IN}{int(modified.timestamp())}-{size}"'
+    return etag if '"' in etag else f'"{etag}"'
+
+
+def condition_of(etag: str | None) -> str | None:
+    """Return what a request is made conditional on; None for a stand-in, which the store does not know."""
+    return None if etag is None or etag.startswith(f'"{_STAND_IN}') else etag
+
+
+def as_expected(stored: StoredObject, where: str, etag: str | None) -> StoredObject:
+    """Return an object that was read, if it is the one that a stand-in stands for.
+
+    Raises:
+        ObjectChanged: It is another.
+    """
+    info = stored.info
+    if etag != condition_of(etag) and etag != usual_etag(None, info.size, info.modified):
+        raise ObjectChanged(f"{where}: the object is not the expected version any more")
+    return stored
+
+
+_STAND_IN = "modified-"
 
 
 def is_expressible(key: str) -> bool:

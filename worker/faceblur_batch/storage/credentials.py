@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import threading
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -66,16 +69,16 @@ class FolderCredentials:
         self._folder = folder
 
     def __call__(self) -> Credentials:  # noqa: D102
-        # Kubernetes replaces all files at once by turning the link `..data` to another folder: the link is followed
-        # once, so that both halves of a pair are of the same age.
-        folder = Path(os.path.realpath(self._folder / "..data"))
         found: dict[str, str] = {}
         try:
-            for path in sorted((folder if folder.is_dir() else self._folder).iterdir()):
-                if (name := _part(path.name)) and (text := path.read_text(encoding="utf-8").strip()):
-                    if name in found:
-                        raise AccessDenied(f"{self._folder} has several files for the same: {path.name} is one of them")
-                    found[name] = text
+            with contextlib.ExitStack() as stack:
+                folder = self._open()
+                stack.callback(os.close, folder)
+                for name in sorted(os.listdir(folder)):  # noqa: PTH208  of a descriptor
+                    if (part := _part(name)) and (text := _text(name, folder)):
+                        if part in found:
+                            raise AccessDenied(f"{self._folder} has several files for the same: {name} is one of them")
+                        found[part] = text
         except (OSError, UnicodeDecodeError) as error:
             raise AccessDenied(f"the credentials in {self._folder} cannot be read: {_reason(error)}") from None
         if "access_key" not in found or "secret_key" not in found:
@@ -84,7 +87,42 @@ class FolderCredentials:
             )
         return Credentials(found["access_key"], found["secret_key"], found.get("token"))
 
+    def _open(self) -> int:
+        # Kubernetes replaces all files at once by turning the link `..data` to another folder: once that is open, both
+        # halves of a pair are of the same age.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return os.open(self._folder / "..data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+
+class Latest:
+    """Reads credentials, and remembers them for whoever has to do with those that were read last."""
+
+    def __init__(self, source: CredentialSource) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._read: Credentials | None = None
+
+    def __call__(self) -> Credentials:  # noqa: D102
+        with self._lock:  # an older reading must not take the place of a newer one
+            self._read = self._source()
+            return self._read
+
+    def again(self) -> Credentials:
+        """What was read last.
+
+        Raises:
+            AccessDenied: See `CredentialSource`.
+        """
+        return self._read or self()
+
+
+def _text(name: str, folder: int) -> str:
+    with open(name, encoding="utf-8", opener=lambda path, flags: os.open(path, flags, dir_fd=folder)) as file:
+        return file.read().strip()
+
+
+@lru_cache
 def _part(file: str) -> str | None:
     name = re.sub(r"[^a-z]", "", file.lower()).removeprefix("aws")
     return next((part for part, names in _FILES.items() if name in names), None)

@@ -65,6 +65,7 @@ class FolderStore:
         """Make a store of `root`, which is created when something is written."""
         self._root = Path(os.path.realpath(root))
         self._own = self._root / OWN
+        self._headers_folder = f"{self._own}/headers"
         self._names_at_once = names_at_once
         self._scratch: Path | None = None
 
@@ -125,25 +126,15 @@ class FolderStore:
         self._refuse_outside(path.parent, key)
         written = kept = None
         try:
-            _make_folder(path.parent)
+            if not path.parent.is_dir():
+                _make_folder(path.parent)
             written, etag = self._write(data)
             if headers != NO_HEADERS:
                 kept = self._headers_file(key, etag)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps([headers.content_type, headers.cache_control, dict(headers.metadata)]))
-            with self._locked(key):
-                replaced = _etag_at(path)
-                if only_if_absent and replaced is not None:
-                    raise AlreadyExists(f"{self._where(key)}: there is a file already")
-                if if_match is not None and replaced != if_match:
-                    raise ObjectChanged(f"{self._where(key)}: the file was changed, replaced or removed")
-                if only_if_absent:
-                    _take_free_name(written, path)
-                else:
-                    written.replace(path)
+                _write_text(kept, json.dumps([headers.content_type, headers.cache_control, dict(headers.metadata)]))
+            if not (only_if_absent and _took_free_name(written, path)):
+                self._replace(key, path, written, only_if_absent=only_if_absent, if_match=if_match)
             kept = None
-            if replaced is not None:
-                self._headers_file(key, replaced).unlink(missing_ok=True)
         except FileExistsError:
             raise AlreadyExists(f"{self._where(key)}: there is a file already") from None
         except OSError as error:
@@ -158,6 +149,17 @@ class FolderStore:
                     with contextlib.suppress(OSError):
                         leftover.unlink()
         return etag
+
+    def _replace(self, key: str, path: Path, written: Path, *, only_if_absent: bool, if_match: str | None) -> None:
+        with self._locked(key):
+            replaced = _etag_at(path)
+            if only_if_absent and replaced is not None:
+                raise AlreadyExists(f"{self._where(key)}: there is a file already")
+            if if_match is not None and replaced != if_match:
+                raise ObjectChanged(f"{self._where(key)}: the file was changed, replaced or removed")
+            written.replace(path)
+        if replaced is not None:
+            self._headers_file(key, replaced).unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """See `ObjectStore`."""
@@ -263,7 +265,7 @@ class FolderStore:
 
     def _headers_file(self, key: str, etag: str) -> Path:
         name = hashlib.sha256(os.fsencode(key) + b"\0" + etag.encode()).hexdigest()
-        return self._own / "headers" / name[:3] / name[3:40]
+        return Path(f"{self._headers_folder}/{name[:3]}/{name[3:40]}")
 
     def _write(self, data: bytes) -> tuple[Path, str]:
         if self._scratch is None:
@@ -344,14 +346,31 @@ def _read(path: Path) -> tuple[os.stat_result, bytes, os.stat_result]:
         os.close(fd)
 
 
-def _take_free_name(written: Path, path: Path) -> None:
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _took_free_name(written: Path, path: Path) -> bool:
+    """Give a file its name, if nothing has it; False: this file system has no links.
+
+    Raises:
+        FileExistsError: There is a file.
+        IsADirectoryError: There is a folder.
+    """
     try:
         path.hardlink_to(written)
+    except FileExistsError:
+        _etag_at(path)
+        raise
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
             raise
-        # No links on this file system. The name was free a moment ago, and the lock keeps out all but strangers.
-        written.replace(path)
+        return False
+    return True
 
 
 _MEANINGS: dict[int, tuple[type[StorageError], str]] = {

@@ -13,8 +13,16 @@ from urllib.parse import unquote_plus
 from obstore.store import S3Store as S3Backend
 
 from ..errors import StorageFailure
-from .cloud import CloudStore, client_options, is_expressible, retry_options
-from .credentials import CredentialSource, EnvironmentCredentials, FolderCredentials
+from .cloud import (
+    CloudStore,
+    as_expected,
+    client_options,
+    condition_of,
+    is_expressible,
+    retry_options,
+    usual_etag,
+)
+from .credentials import CredentialSource, EnvironmentCredentials, FolderCredentials, Latest
 from .location import Location
 from .s3_reader import S3Reader
 from .settings import Addressing, CredentialKind, StorageSettings
@@ -35,7 +43,8 @@ class S3Store(CloudStore):
         Raises:
             InvalidLocation: An option cannot be used.
         """
-        source = _credentials(settings)
+        known = _credentials(settings)
+        source = Latest(known) if known else None
         url = bucket_url(location.bucket, settings)
         # All of these are given, so that none is taken from the environment behind the settings' back.
         config: S3Config = {
@@ -92,8 +101,9 @@ class S3Store(CloudStore):
         """See `ObjectStore`."""
         if self._reader is None or is_expressible(self._prefix + key):
             return super().get(key, if_match=if_match)
-        answer = self._reader.ask(self._where(key), key=self._prefix + key, if_match=if_match)
-        return StoredObject(_info(key, answer.headers), answer.body)
+        where = self._where(key)
+        answer = self._reader.ask(where, key=self._prefix + key, if_match=condition_of(if_match))
+        return as_expected(StoredObject(_info(key, answer.headers), answer.body), where, if_match)
 
 
 def bucket_url(bucket: str, settings: StorageSettings) -> str:
@@ -112,13 +122,16 @@ def _credentials(settings: StorageSettings) -> CredentialSource | None:
 
 
 class _Provider:
-    """Hands credentials to obstore. They expire at once, so it asks for every request."""
+    """Hands credentials to obstore. They expire at once, so it asks for every request.
 
-    def __init__(self, source: CredentialSource) -> None:
+    `CloudStore` has read them when the request began.
+    """
+
+    def __init__(self, source: Latest) -> None:
         self._source = source
 
     def __call__(self) -> S3Credential:
-        now = self._source()
+        now = self._source.again()
         return {
             "access_key_id": now.access_key,
             "secret_access_key": now.secret_key,
@@ -153,7 +166,7 @@ class _Page:
                 int(entry.findtext("Size", "0")),
                 datetime.fromisoformat(entry.findtext("LastModified", "")),
             )
-            etag = _quoted(entry.findtext("ETag", ""), size, modified)
+            etag = usual_etag(entry.findtext("ETag"), size, modified)
             yield ObjectInfo(self._decode(entry.findtext("Key", ""))[prefix:], size, etag, modified)
 
 
@@ -162,7 +175,7 @@ def _info(key: str, headers: Message) -> ObjectInfo:
     return ObjectInfo(
         key,
         size,
-        _quoted(headers["etag"] or "", size, modified),
+        usual_etag(headers["etag"], size, modified),
         modified,
         ObjectHeaders(
             headers["content-type"],
@@ -174,9 +187,3 @@ def _info(key: str, headers: Message) -> ObjectInfo:
             },
         ),
     )
-
-
-def _quoted(etag: str, size: int, modified: datetime) -> str:
-    if not etag:
-        return f'"{modified.timestamp():.3f}-{size}"'
-    return etag if '"' in etag else f'"{etag}"'

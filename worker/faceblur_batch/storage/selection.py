@@ -46,16 +46,21 @@ class Selection:
             raise ValueError("newer_than needs a time zone")
         object.__setattr__(self, "_endings", tuple(suffix.lower() for suffix in self.suffixes))
 
-    def __contains__(self, info: ObjectInfo) -> bool:
-        """Whether the object is meant."""
-        key = info.key
+    def fits(self, key: str) -> bool:
+        """Whether an object with this key can be meant."""
         return (
             key.startswith(self.prefix)
             and not key.startswith(RESERVED)
-            and not (key.endswith("/") and info.size == 0)
             and (not self._endings or key.lower().endswith(self._endings))
             and (not self.include or _fits(key, self.include))
             and not _fits(key, self.exclude)
+        )
+
+    def __contains__(self, info: ObjectInfo) -> bool:
+        """Whether the object is meant."""
+        return (
+            self.fits(info.key)
+            and not (info.key.endswith("/") and info.size == 0)
             and (self.newer_than is None or info.modified > self.newer_than)
             and info.size >= self.min_size
             and (self.max_size is None or info.size <= self.max_size)
