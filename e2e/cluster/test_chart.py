@@ -98,6 +98,13 @@ def release(
     release.uninstall()
 
 
+JOB: dict[str, Any] = {
+    "clusterRef": {"name": "demo"},
+    "source": {"location": "s3://photos/"},
+    "destination": {"location": "s3://blurred/"},
+}
+
+
 def cluster(name: str, namespace: str, **spec: Any) -> Manifest:
     return {
         "apiVersion": "faceblur.io/v1alpha1",
@@ -161,7 +168,7 @@ def test_a_release_serves_all_namespaces_and_leaves_nothing_but_the_definitions(
 def test_with_namespaces_to_watch_the_roles_of_the_chart_are_all_that_is_needed(
     kube: Cluster, release: Release, make_namespace: Callable[[], str]
 ) -> None:
-    """Everything that the operator does for a cluster, with a Role in its namespace alone; and nothing elsewhere."""
+    """All that the operator does for clusters and jobs, with a Role in their namespace alone; and nothing elsewhere."""
     served, other = make_namespace(), make_namespace()
     release.install({"watchNamespaces": [served]})
     assert kube.list(RBAC, "ClusterRole", None, {"app.kubernetes.io/instance": release.name}) == []
@@ -194,6 +201,20 @@ def test_with_namespaces_to_watch_the_roles_of_the_chart_are_all_that_is_needed(
         kube.wait_until(api_version, kind, "demo-worker", served, lambda found: found is None, 30)
     kube.delete("v1", "Service", "demo", served)
     kube.wait_until("v1", "Service", "demo", served, bool, 30)
+
+    # Planners get a right of their own from an operator that has no more than it.
+    batch = {"broker": {"embedded": {}}, "storage": [{"name": "default", "anonymous": True}]}
+    kube.apply(cluster("demo", served, batch=batch))
+    job = {"metadata": {"name": "yearly", "namespace": served}, "spec": {**JOB, "schedule": "0 4 1 1 *"}}
+    kube.apply({"apiVersion": "faceblur.io/v1alpha1", "kind": "FaceBlurJob", **job})
+    theirs = (("batch/v1", "CronJob"), (RBAC, "Role"), (RBAC, "RoleBinding"), ("v1", "ServiceAccount"))
+    for api_version, kind in theirs:
+        kube.wait_until(api_version, kind, "yearly-planner", served, bool, 30)
+    kube.delete(RBAC, "Role", "yearly-planner", served)
+    kube.wait_until(RBAC, "Role", "yearly-planner", served, bool, 30)
+    kube.delete("faceblur.io/v1alpha1", "FaceBlurJob", "yearly", served)
+    for api_version, kind in theirs:
+        kube.wait_until(api_version, kind, "yearly-planner", served, lambda found: found is None, 60)
 
     denied = [line for line in release.metrics().splitlines() if re.search(r'code="40[13]"', line)]
     assert denied == []

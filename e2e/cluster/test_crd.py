@@ -23,7 +23,13 @@ SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 FIXED = (
     "replicas and autoscaling.mode Fixed belong together; with an autoscaler set minReplicas and maxReplicas instead"
 )
+BATCH_FIXED = (
+    "batch.replicas and batch.autoscaling.mode Fixed belong together; with an autoscaler set minReplicas and "
+    "maxReplicas instead"
+)
+BROKER = "set either secretName, a Secret with the broker's URL, or embedded: {}, a small Valkey for trying out"
 MUTUAL = {"caSecretName": "clients"}
+EMBEDDED: dict[str, Any] = {"broker": {"embedded": {}}}
 
 # One violation for each rule: the field that is reported, the message, and a spec that breaks this rule alone.
 VIOLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -105,6 +111,66 @@ VIOLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "spec.podTemplate.volumes[0]",
         "a volume needs exactly one source",
         {"podTemplate": {"volumes": [{"name": "data", "emptyDir": {}, "secret": {"secretName": "x"}}]}},
+    ),
+    (
+        "spec",
+        "batch.tls says how the workers' certificate is trusted, and tls, which gives them one, is not set",
+        {"batch": {**EMBEDDED, "tls": {}}},
+    ),
+    (
+        "spec",
+        "tls.mutual asks batch workers for a certificate too: set batch.tls.clientSecretName",
+        {"batch": {**EMBEDDED, "tls": {"caSecretName": "ca"}}, "tls": {"secretName": "tls", "mutual": MUTUAL}},
+    ),
+    ("spec.batch", BATCH_FIXED, {"batch": {**EMBEDDED, "replicas": 2}}),
+    ("spec.batch", BATCH_FIXED, {"batch": {**EMBEDDED, "autoscaling": {"mode": "Fixed"}}}),
+    (
+        "spec.batch",
+        "mode Queue counts pages in Redis, and KEDA cannot read where that is from a URL: set broker.redis.address, "
+        "or choose another batch.autoscaling.mode",
+        {"batch": {"broker": {"secretName": "broker"}}},
+    ),
+    ("spec.batch.broker", BROKER, {"batch": {"broker": {}, "autoscaling": {"mode": "CPU"}}}),
+    ("spec.batch.broker", BROKER, {"batch": {"broker": {"embedded": {}, "secretName": "broker"}}}),
+    (
+        "spec.batch.broker",
+        "the embedded broker is of type Redis",
+        {"batch": {"broker": {"embedded": {}, "type": "RabbitMQ"}}},
+    ),
+    (
+        "spec.batch.broker",
+        "redis says where the Redis of a Secret is; it goes with secretName and type Redis",
+        {"batch": {"broker": {"embedded": {}, "redis": {"address": "redis:6379"}}}},
+    ),
+    (
+        "spec.batch.broker",
+        "redis says where the Redis of a Secret is; it goes with secretName and type Redis",
+        {"batch": {"broker": {"secretName": "broker", "type": "RabbitMQ", "redis": {"address": "redis:6379"}}}},
+    ),
+    (
+        "spec.batch.storage[0]",
+        "the endpoint is http://, which is not encrypted; set allowHTTP if that is meant",
+        {"batch": {**EMBEDDED, "storage": [{"name": "store", "endpoint": "http://store:9000"}]}},
+    ),
+    (
+        "spec.batch.storage[0]",
+        "anonymous requests are not signed; leave credentialsSecretName away",
+        {"batch": {**EMBEDDED, "storage": [{"name": "store", "anonymous": True, "credentialsSecretName": "keys"}]}},
+    ),
+    (
+        "spec.batch.storage[0]",
+        "kmsKey needs encryption aws:kms or aws:kms:dsse",
+        {"batch": {**EMBEDDED, "storage": [{"name": "store", "kmsKey": "key", "encryption": "AES256"}]}},
+    ),
+    (
+        "spec.batch.autoscaling",
+        "minReplicas must not be above maxReplicas",
+        {"batch": {**EMBEDDED, "autoscaling": {"minReplicas": 11}}},
+    ),
+    (
+        "spec.batch.autoscaling",
+        "minReplicas 0 needs mode Queue: CPU says nothing where no batch worker runs",
+        {"batch": {**EMBEDDED, "autoscaling": {"mode": "CPU", "minReplicas": 0}}},
     ),
 )
 NAME_TOO_LONG = next(
@@ -258,7 +324,7 @@ def test_objects_that_are_given_in_part_get_their_other_defaults(kube: Cluster) 
     parts = {
         path[1:]: schema
         for path, schema in fields(SCHEMA["properties"]["spec"], ("spec",))
-        if schema.get("default") is not None and "properties" in schema and len(path) > 1
+        if schema.get("default") is not None and "properties" in schema and len(path) > 1 and path[1] != "batch"
     }
     spec: dict[str, Any] = {}
     for path in parts:
@@ -267,6 +333,19 @@ def test_objects_that_are_given_in_part_get_their_other_defaults(kube: Cluster) 
             place = place.setdefault(str(step), {})
     answer = kube.apply(cluster(spec), dry_run=True)
     assert answer["spec"] == FaceBlurClusterSpec().model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def test_batches_that_are_asked_for_in_few_words_get_their_defaults(kube: Cluster) -> None:
+    parts: dict[str, Any] = {
+        "workers": {"resources": {}},
+        "autoscaling": {},
+        "scheduling": {},
+        "storage": [{"name": "a"}],
+    }
+    for spec in ({"batch": EMBEDDED}, {"batch": {**EMBEDDED, **parts}}):
+        answer = kube.apply(cluster(spec), dry_run=True)
+        wanted = FaceBlurClusterSpec.model_validate(spec)
+        assert answer["spec"] == wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def test_null_means_the_default_where_there_is_one(kube: Cluster) -> None:
@@ -293,7 +372,7 @@ def test_kubernetes_own_structures_are_passed_through(kube: Cluster) -> None:
     assert answer["podTemplate"]["volumes"] == spec["podTemplate"]["volumes"]
 
 
-@pytest.mark.parametrize("file", ["faceblurcluster.yaml", "faceblurcluster-full.yaml"])
+@pytest.mark.parametrize("file", ["faceblurcluster.yaml", "faceblurcluster-batch.yaml", "faceblurcluster-full.yaml"])
 def test_the_examples_are_taken_and_read_as_they_were_written(kube: Cluster, file: str) -> None:
     manifest = yaml.safe_load((EXAMPLES / file).read_text(encoding="utf-8"))
     manifest["metadata"]["namespace"] = "default"

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from . import logs
 from .config import ConfigurationError, OperatorSettings, load, unknown_variables
 from .handlers import Handlers, watch
+from .kinds import ClusterKind, JobKind
 from .kube import Kube, NoCredentials, load_configuration
 from .liveness import AddressInUse, Liveness, serve
 from .metrics import Metrics
+from .observed import Key
 from .plan import PlanSettings
-from .reconciler import Key, Reconciler
+from .reconciler import Reconciler
 from .rounds import Rounds
 from .watches import Watches
 from .workers import Reports, WorkerClient
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in unknown_variables(os.environ):
         log.warning("%s is not a setting of this version and has no effect", name)
     try:
-        asyncio.run(serve_clusters(settings))
+        asyncio.run(serve_resources(settings))
     except (AddressInUse, NoCredentials) as error:
         log.error("cannot start: %s", error)
         return 2
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve_clusters(settings: OperatorSettings, stopping: asyncio.Event | None = None) -> None:
-    """Serve clusters until a signal comes.
+async def serve_resources(settings: OperatorSettings, stopping: asyncio.Event | None = None) -> None:
+    """Serve clusters and jobs until a signal comes.
 
     Args:
         settings: As they are configured.
@@ -71,34 +73,35 @@ async def serve_clusters(settings: OperatorSettings, stopping: asyncio.Event | N
     )
     async with WorkerClient() as workers:
         reports = Reports(workers.ask)
+        planning = PlanSettings(
+            worker_image=settings.worker_image,
+            operator_namespace=settings.own_namespace,
+            operator_labels=settings.own_labels,
+            cluster_domain=settings.cluster_domain,
+        )
         reconciler = Reconciler(
             kube,
-            PlanSettings(
-                worker_image=settings.worker_image,
-                operator_namespace=settings.own_namespace,
-                operator_labels=settings.own_labels,
-                cluster_domain=settings.cluster_domain,
-            ),
+            (ClusterKind(kube, planning, reports), JobKind(kube, planning)),
             watches=watches,
-            reports=reports,
             metrics=metrics,
+            forgotten=reports.forget,
         )
         queue: Queue[Key] = Queue(
             reconciler.reconcile, concurrency=settings.concurrency, longest_retry=settings.retry_seconds
         )
-        reports.answered = queue.add
+        reports.answered = reconciler.changed = queue.add
         rounds = Rounds(
             kube,
             reconciler,
             queue=queue,
             watches=watches,
-            reports=reports,
             metrics=metrics,
             namespaces=settings.namespaces,
             tick_seconds=settings.tick_seconds,
             resync_seconds=settings.resync_seconds,
+            time_has_come=reports.ask_again,
         )
-        metrics.show("queue_length", "Clusters that wait to be reconciled or are.", lambda: len(queue))
+        metrics.show("queue_length", "Clusters and jobs that wait to be reconciled or are.", lambda: len(queue))
         metrics.show("round_age_seconds", "Since the API server was last asked with success.", rounds.age)
         metrics.show("watch_silence_seconds", "Since a watch has last told of something.", watches.silence)
         metrics.show("watch_lag_seconds", "Since a change was seen that no watch has told of, 0 for none.", watches.lag)

@@ -29,6 +29,8 @@ class ConditionType:
     DISRUPTION_BUDGET: Final = "DisruptionBudget"
     NETWORK_POLICY: Final = "NetworkPolicy"
     EXTERNAL_ACCESS: Final = "ExternalAccess"
+    BATCH: Final = "Batch"
+    BATCH_AUTOSCALING: Final = "BatchAutoscaling"
 
 
 class Reason:
@@ -59,6 +61,9 @@ class Reason:
     BLOCKS_DRAINS: Final = "BlocksDrains"
     TRACES_BLOCKED: Final = "TracesBlocked"
     ADDRESS_PENDING: Final = "AddressPending"
+    BATCH_WORKERS_READY: Final = "BatchWorkersReady"
+    BATCH_WORKERS_UNAVAILABLE: Final = "BatchWorkersUnavailable"
+    BROKER_UNAVAILABLE: Final = "BrokerUnavailable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from . import naming
-from .api import v1alpha1
+from . import job_naming, naming
+from .api import v1alpha1, v1alpha1_job
 
 Schema = dict[str, Any]
 
@@ -118,6 +118,18 @@ _NAME_RULES = (
     ),
 )
 
+_JOB_NAME_RULES = (
+    (
+        f"size(self.metadata.name) <= {job_naming.MAX_NAME_LENGTH}",
+        f"metadata.name may have at most {job_naming.MAX_NAME_LENGTH} characters, because longer names are made "
+        "from it",
+    ),
+    (
+        f"self.metadata.name.matches('{job_naming.NAME_PATTERN}')",
+        "metadata.name must have only lower-case letters, digits and '-', because it is the value of a label",
+    ),
+)
+
 KINDS: tuple[Kind, ...] = (
     Kind(
         model=v1alpha1.FaceBlurCluster,
@@ -143,6 +155,29 @@ KINDS: tuple[Kind, ...] = (
             "statusReplicasPath": ".status.replicas",
             "labelSelectorPath": ".status.selector",
         },
+    ),
+    Kind(
+        model=v1alpha1_job.FaceBlurJob,
+        kind=v1alpha1_job.JOB_KIND,
+        plural=v1alpha1_job.JOB_PLURAL,
+        short_names=("fbj",),
+        rules=_JOB_NAME_RULES,
+        columns=(
+            Column("Phase", ".status.phase"),
+            Column("Percent", ".status.progress.percent", "integer"),
+            Column("Done", ".status.progress.done", "integer"),
+            Column("Objects", ".status.progress.objects", "integer"),
+            Column("Errors", ".status.progress.errors", "integer"),
+            Column("Rate", ".status.progress.rate"),
+            Column("Left", ".status.progress.timeLeft"),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Faces", ".status.progress.faces", "integer", wide=True),
+            Column("Cluster", ".spec.clusterRef.name", wide=True),
+            Column("Schedule", ".spec.schedule", wide=True),
+            Column("Last-Run", ".status.lastScheduleTime", "date", wide=True),
+            Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason', wide=True),
+            Column("Report", ".status.progress.report", wide=True),
+        ),
     ),
 )
 

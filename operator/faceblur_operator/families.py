@@ -48,14 +48,20 @@ def family() -> Iterator[Family]:
         _FAMILY.reset(token)
 
 
-async def end(relatives: Family) -> None:
+async def end(relatives: Family, last: str = "") -> None:
     """Cancel tasks until none is left.
 
     Some make others to end, whoever cleans up needs time for it, and a cancellation that comes just as a task's wait is
     over gets lost: hence again, after a while.
+
+    Args:
+        relatives: The tasks.
+        last: Name of the one that cleans up when the others have ended; told once, it is left to that.
     """
-    me = asyncio.current_task()
+    me, told = asyncio.current_task(), False
     while left := [task for task in relatives if task is not me]:
-        for task in left:
+        others = [task for task in left if not (told and isinstance(task, asyncio.Task) and task.get_name() == last)]
+        for task in others or left:
             task.cancel()
-        await asyncio.wait(left, timeout=1)
+        await asyncio.wait(left, timeout=1 if others else 5)
+        told = True

@@ -1,7 +1,7 @@
-"""What kopf is used for: its watches notice that something has changed, and which cluster that concerns.
+"""What kopf is used for: its watches notice that something has changed, and which resource that concerns.
 
 Only low-level event handlers are registered. The others of kopf would keep their progress in annotations of the
-clusters, and timers, daemons and deletion handlers would put a finalizer there; the operator writes neither. Retries
+resources, and timers, daemons and deletion handlers would put a finalizer there; the operator writes neither. Retries
 and the order of work are `workqueue`'s, owner references delete what was created.
 
 kopf looks for new kinds only where it may watch all CustomResourceDefinitions, and holds these in memory. Instead,
@@ -19,15 +19,19 @@ import kopf
 
 from . import naming
 from .api.v1alpha1 import API_VERSION, CLUSTER_KIND, CLUSTER_PLURAL, GROUP, VERSION
+from .api.v1alpha1_job import JOB_KIND, JOB_PLURAL
 from .compare import digest
 from .families import end, family
+from .job_naming import JOB_LABEL
 from .kube import Credentials
-from .reconciler import Key
+from .observed import Key
+from .rounds import JOBS as JOBS_API
 from .watches import Watches
 
 Kind = tuple[str, str, str]
 
 CLUSTERS: Kind = (GROUP, VERSION, CLUSTER_PLURAL)
+JOBS: Kind = (GROUP, VERSION, JOB_PLURAL)
 OWNED: tuple[Kind, ...] = (
     ("apps", "v1", "deployments"),
     ("", "v1", "services"),
@@ -35,17 +39,34 @@ OWNED: tuple[Kind, ...] = (
     ("autoscaling", "v2", "horizontalpodautoscalers"),
     ("policy", "v1", "poddisruptionbudgets"),
     ("networking.k8s.io", "v1", "networkpolicies"),
+    ("", "v1", "configmaps"),
     ("", "v1", "pods"),
 )
-OPTIONAL: Mapping[str, Kind] = {
-    "keda.sh/v1alpha1": ("keda.sh", "v1alpha1", "scaledobjects"),
-    "monitoring.coreos.com/v1": ("monitoring.coreos.com", "v1", "servicemonitors"),
-    "cert-manager.io/v1": ("cert-manager.io", "v1", "certificates"),
+OPTIONAL: Mapping[str, tuple[Kind, ...]] = {
+    JOBS_API: (
+        ("batch", "v1", "jobs"),
+        ("batch", "v1", "cronjobs"),
+        ("rbac.authorization.k8s.io", "v1", "roles"),
+        ("rbac.authorization.k8s.io", "v1", "rolebindings"),
+    ),
+    "keda.sh/v1alpha1": (
+        ("keda.sh", "v1alpha1", "scaledobjects"),
+        ("keda.sh", "v1alpha1", "triggerauthentications"),
+    ),
+    "monitoring.coreos.com/v1": (
+        ("monitoring.coreos.com", "v1", "servicemonitors"),
+        ("monitoring.coreos.com", "v1", "podmonitors"),
+    ),
+    "cert-manager.io/v1": (("cert-manager.io", "v1", "certificates"),),
 }
-# Autoscalers write what they measure every few seconds; a plan reads none of it.
-_MEASUREMENTS = frozenset({"currentMetrics", "currentReplicas", "lastScaleTime", "lastActiveTime", "health"})
-_MEASURING_KINDS = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
+# Autoscalers write what they measure every few seconds, and planners what they have done; a plan reads none of it.
+_MEASUREMENTS = frozenset(
+    {"currentMetrics", "currentReplicas", "lastScaleTime", "lastActiveTime", "health", "progress"}
+)
+_MEASURING_KINDS = frozenset({"HorizontalPodAutoscaler", "ScaledObject", JOB_KIND})
+_TOLD = ("run", "phase", "reason")  # of a planner's progress, what a plan goes by
 _LONGEST_BACKOFF = 5.0
+_CLEANUP = "startup/cleanup activities"  # kopf's name of the task that closes its connections
 _LONGEST_RESTART = 30.0
 
 log = logging.getLogger(__name__)
@@ -59,7 +80,7 @@ class Handlers:
 
         Args:
             watches: Tells news from what a look has seen already.
-            add: Has a cluster reconciled.
+            add: Has a resource reconciled.
         """
         self._watches = watches
         self._add = add
@@ -67,17 +88,24 @@ class Handlers:
 
     async def on_cluster_changed(self, event: kopf.RawEvent, **_: Any) -> None:
         """A cluster was created, changed, deleted, or was there already."""
-        metadata = event["object"]["metadata"]
-        self._notice((metadata["namespace"], metadata["name"]), event)
+        self._on_changed(CLUSTER_KIND, event)
+
+    async def on_job_changed(self, event: kopf.RawEvent, **_: Any) -> None:
+        """The same about a job."""
+        self._on_changed(JOB_KIND, event)
 
     async def on_owned_changed(self, event: kopf.RawEvent, **_: Any) -> None:
-        """Something that belongs to a cluster has changed or drifted: also when its label was taken away."""
+        """Something that belongs to a resource has changed or drifted: also when its label was taken away."""
         item = event["object"]
-        key = cluster_of(item["metadata"])
+        key = owner_of(item["metadata"])
         if key is not None:
             self._notice(key, event, self._is_measurement(event))
 
-    def _notice(self, key: Key, event: kopf.RawEvent, is_measurement: bool = False) -> None:
+    def _on_changed(self, kind: str, event: kopf.RawEvent) -> None:
+        metadata = event["object"]["metadata"]
+        self._notice(Key(kind, metadata["namespace"], metadata["name"]), event, self._is_measurement(event))
+
+    def _notice(self, key: Key, event: kopf.RawEvent, is_measurement: bool) -> None:
         metadata = event["object"]["metadata"]
         gone = event["type"] == "DELETED"
         kind = str(event["object"].get("kind", ""))
@@ -96,12 +124,15 @@ class Handlers:
         if event["type"] == "DELETED":
             self._essences.pop(uid, None)
             return False
+        status = item.get("status") or {}
+        progress = status.get("progress") or {}
         essence = digest(
             [
                 [item["metadata"].get(part) for part in ("labels", "annotations", "ownerReferences")],
                 item["metadata"].get("deletionTimestamp"),
                 item.get("spec"),
-                {name: value for name, value in item.get("status", {}).items() if name not in _MEASUREMENTS},
+                {name: value for name, value in status.items() if name not in _MEASUREMENTS},
+                [progress.get(name) for name in _TOLD],
             ]
         )
         same = self._essences.get(uid) == essence
@@ -109,13 +140,17 @@ class Handlers:
         return same
 
 
-def cluster_of(metadata: Mapping[str, Any]) -> Key | None:
-    """The cluster that an object belongs to: its owner, or for pods the one that their label names."""
+def owner_of(metadata: Mapping[str, Any]) -> Key | None:
+    """The resource that an object belongs to: its owner, or for pods and the like the one that their labels name."""
+    namespace = metadata["namespace"]
     for owner in metadata.get("ownerReferences") or ():
-        if (owner["apiVersion"], owner["kind"]) == (API_VERSION, CLUSTER_KIND):
-            return metadata["namespace"], owner["name"]
-    name = (metadata.get("labels") or {}).get(naming.INSTANCE_LABEL)
-    return (metadata["namespace"], name) if name else None
+        if owner["apiVersion"] == API_VERSION and owner["kind"] in (CLUSTER_KIND, JOB_KIND):
+            return Key(owner["kind"], namespace, owner["name"])
+    labels = metadata.get("labels") or {}
+    if JOB_LABEL in labels:
+        return Key(JOB_KIND, namespace, labels[JOB_LABEL])
+    name = labels.get(naming.INSTANCE_LABEL)
+    return Key(CLUSTER_KIND, namespace, name) if name else None
 
 
 def make_registry(
@@ -147,14 +182,16 @@ def make_registry(
         )
 
     kopf.on.event(*CLUSTERS, registry=registry)(handlers.on_cluster_changed)
+    if JOBS_API in apis:
+        kopf.on.event(*JOBS, registry=registry)(handlers.on_job_changed)
     for kind in watched_kinds(apis):
         kopf.on.event(*kind, registry=registry)(handlers.on_owned_changed)
     return registry
 
 
 def watched_kinds(apis: Collection[str]) -> tuple[Kind, ...]:
-    """The kinds of objects that belong to clusters, as far as the API server has them."""
-    return OWNED + tuple(kind for api, kind in OPTIONAL.items() if api in apis)
+    """The kinds of objects that belong to resources, as far as the API server has them."""
+    return OWNED + tuple(kind for api, kinds in OPTIONAL.items() if api in apis for kind in kinds)
 
 
 class _Backoffs:
@@ -181,7 +218,7 @@ def make_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 320
     settings.queueing.exit_timeout = 0.1
-    for kind in (*OWNED, *OPTIONAL.values()):
+    for kind in watched_kinds(OPTIONAL):
         settings.watching.label_selectors[kind] = f"{naming.MANAGED_BY_LABEL}={naming.MANAGED_BY}"
     return settings
 
@@ -249,7 +286,7 @@ async def _watch_once(
         try:
             done, _ = await asyncio.wait({*tasks, change}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(relatives)
+            await end(relatives, last=_CLEANUP)
     if change in done:
         return True
     for task in tasks:

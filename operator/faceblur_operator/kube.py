@@ -15,21 +15,26 @@ Every failure leaves as one of these, with the API server's words cut to a lengt
 What the operator needs to be allowed, for a ClusterRole or for a Role in each namespace that is served:
 
     faceblur.io                faceblurclusters                          get list watch
+    faceblur.io                faceblurjobs                              get list watch delete
     faceblur.io                faceblurclusters/status                   patch
+    faceblur.io                faceblurjobs/status                       patch (planners get it for one each)
     apps                       deployments                               get list watch create patch delete
-    (core)                     services serviceaccounts                  get list watch create patch delete
+    (core)                     services serviceaccounts configmaps       get list watch create patch delete
+    batch                      jobs cronjobs                             get list watch create patch delete
+    rbac.authorization.k8s.io  roles rolebindings                        get list watch create patch delete
     autoscaling                horizontalpodautoscalers                  get list watch create patch delete
     policy                     poddisruptionbudgets                      get list watch create patch delete
     networking.k8s.io          networkpolicies                           get list watch create patch delete
-    keda.sh                    scaledobjects                             get list watch create patch delete
-    monitoring.coreos.com      servicemonitors                           get list watch create patch delete
+    keda.sh                    scaledobjects triggerauthentications      get list watch create patch delete
+    monitoring.coreos.com      servicemonitors podmonitors               get list watch create patch delete
     cert-manager.io            certificates                              get list watch create patch delete
     (core)                     pods                                      list watch
     (core)                     secrets                                   get (of metadata alone)
     events.k8s.io              events                                    create
 
 Discovery (``/api``, ``/apis``) is open to every service account. The right to delete is also what lets the operator
-name an owner where the admission plugin OwnerReferencesPermissionEnforcement runs.
+name an owner where the admission plugin OwnerReferencesPermissionEnforcement runs. Roles are those of planners: the
+operator can give away no right that it has not.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME, load_
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from . import naming
-from .api.v1alpha1 import API_VERSION, CLUSTER_KIND
+from .api.v1alpha1 import API_VERSION
 from .observed import Event, Manifest, ObjectKey
 
 _APPLY = "application/apply-patch+yaml"
@@ -242,17 +247,28 @@ class Kube:
         )
 
     async def apis(self) -> frozenset[str]:
-        """Every group with its versions that the API server has, such as ``keda.sh/v1alpha1``."""
-        answer = await self._request("list", "GET", "/apis", "list the API groups")
-        return frozenset(version["groupVersion"] for group in answer["groups"] for version in group["versions"])
+        """What the API server has: every group with its versions, such as ``keda.sh/v1alpha1``, and our own kinds.
 
-    async def clusters(self, namespace: str | None) -> list[Manifest]:
-        """The metadata of all FaceBlurClusters of a namespace, None for all namespaces."""
-        return await self._list(API_VERSION, CLUSTER_KIND, namespace, accept=_METADATA_LIST)
+        Those are told by their plurals, such as ``faceblur.io/v1alpha1/faceblurjobs``.
+        """
+        answer = await self._request("list", "GET", "/apis", "list the API groups")
+        groups = {version["groupVersion"] for group in answer["groups"] for version in group["versions"]}
+        if API_VERSION in groups:
+            own = await self._request("list", "GET", f"/apis/{API_VERSION}", f"list the kinds of {API_VERSION}")
+            groups |= {f"{API_VERSION}/{resource['name']}" for resource in own["resources"]}
+        return frozenset(groups)
+
+    async def resources(self, kind: str, namespace: str | None) -> list[Manifest]:
+        """The metadata of all resources of one of our kinds in a namespace, None for all namespaces."""
+        return await self._list(API_VERSION, kind, namespace, accept=_METADATA_LIST)
 
     async def pods(self, namespace: str, selector: str) -> list[Manifest]:
         """The pods with these labels, ``a=b,c=d``."""
         return await self._list("v1", "Pod", namespace, selector=selector)
+
+    async def jobs(self, namespace: str, selector: str) -> list[Manifest]:
+        """The Kubernetes Jobs with these labels."""
+        return await self._list("batch/v1", "Job", namespace, selector=selector)
 
     async def get(self, key: ObjectKey, namespace: str) -> Manifest | None:
         """The object at a place, whoever owns it; None where there is none or where its kind does not exist."""
@@ -262,14 +278,14 @@ class Kube:
         except NotFound:
             return None
 
-    async def secret_exists(self, namespace: str, name: str) -> bool:
-        """Whether there is a Secret of that name; its content is not sent."""
+    async def secret_version(self, namespace: str, name: str) -> str:
+        """The version of a Secret, empty where there is none of that name; its content is not sent."""
         path = path_of("v1", "Secret", namespace, name)
         try:
-            await self._request("get", "GET", path, f"get Secret {namespace}/{name}", accept=_METADATA)
+            found = await self._request("get", "GET", path, f"get Secret {namespace}/{name}", accept=_METADATA)
         except NotFound:
-            return False
-        return True
+            return ""
+        return str(found["metadata"]["resourceVersion"])
 
     async def apply(
         self, manifest: Manifest, *, manager: str = naming.FIELD_MANAGER, force: bool = True, subresource: str = ""
@@ -293,9 +309,20 @@ class Kube:
             content_type=_APPLY,
         )
 
-    async def delete(self, key: ObjectKey, namespace: str, uid: str) -> None:
-        """Delete an object, unless it is gone or another one has taken its place meanwhile."""
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+    async def delete(self, key: ObjectKey, namespace: str, uid: str, version: str = "") -> None:
+        """Delete an object, unless it is gone or another one has taken its place meanwhile.
+
+        A Job is there until its pods have ended.
+
+        Args:
+            key: Its place.
+            namespace: Of the object.
+            uid: Its unique id.
+            version: If given, it is only deleted as it was then.
+        """
+        propagation = "Foreground" if (key.api_version, key.kind) == ("batch/v1", "Job") else "Background"
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        conditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
         path = path_of(key.api_version, key.kind, namespace, key.name)
         try:
             await self._request(
@@ -303,14 +330,14 @@ class Kube:
                 "DELETE",
                 path,
                 f"delete {key.kind} {namespace}/{key.name}",
-                body={**options, "preconditions": {"uid": uid}},
+                body={**options, "preconditions": conditions},
             )
         except (NotFound, Conflict):
             return
 
-    async def post_event(self, cluster: Manifest, event: Event) -> None:
-        """Write an Event about a cluster, given with at least its metadata."""
-        metadata = cluster["metadata"]
+    async def post_event(self, resource: Manifest, event: Event) -> None:
+        """Write an Event about one of our resources, given with at least its kind and metadata."""
+        metadata = resource["metadata"]
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -322,7 +349,7 @@ class Kube:
             "note": event.message[:_LONGEST_NOTE],
             "regarding": {
                 "apiVersion": API_VERSION,
-                "kind": CLUSTER_KIND,
+                "kind": resource["kind"],
                 "namespace": metadata["namespace"],
                 "name": metadata["name"],
                 "uid": metadata["uid"],

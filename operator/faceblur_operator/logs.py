@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, with the cluster that they are about, for the machines that collect them."""
+"""Log lines: one JSON object each, with the resource that they are about, for the machines that collect them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-CLUSTER: ContextVar[tuple[str, str] | None] = ContextVar("cluster", default=None)
+from .observed import Key
+
+RESOURCE: ContextVar[Key | None] = ContextVar("resource", default=None)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OF_KOPF = frozenset({"settings", "k8s_skip", "k8s_ref"})
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    cluster = CLUSTER.get()
-    about = {"namespace": cluster[0], "cluster": cluster[1]} if cluster else {}
+    key = RESOURCE.get()
+    about = {"namespace": key.namespace, key.kind.removeprefix("FaceBlur").lower(): key.name} if key else {}
     return about | {name: value for name, value in vars(record).items() if name not in _STANDARD | _OF_KOPF}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,9 +11,11 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+from .api.v1alpha1 import CLUSTER_KIND
+from .api.v1alpha1_job import JOB_KIND
+from .observed import Key
 
-Key = tuple[str, str]
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
@@ -24,7 +27,7 @@ class Metrics:
         seconds: Duration of reconciles.
         errors: Of requests to the API server and of the operator itself, by the name of the error.
         writes: Objects that were applied or deleted, by kind.
-        conditions: Of each cluster, by type and status.
+        conditions: Of each resource, by type and status.
     """
 
     def __init__(self) -> None:
@@ -57,7 +60,7 @@ class Metrics:
             registry=registry,
         )
         self.conditions: dict[Key, Mapping[str, str]] = {}
-        registry.register(_Clusters(self.conditions))
+        registry.register(_Resources(self.conditions))
 
     def count_request(self, verb: str, status: int) -> None:
         """Count a request to the API server."""
@@ -74,28 +77,25 @@ class Metrics:
         Gauge(f"faceblur_operator_{name}", text, registry=self.registry).set_function(read)
 
 
-class _Clusters(Collector):
-    """Counts clusters when Prometheus asks, so that no cluster that is gone is left over."""
+class _Resources(Collector):
+    """Counts resources when Prometheus asks, so that none that is gone is left over."""
 
     def __init__(self, conditions: Mapping[Key, Mapping[str, str]]) -> None:
         self._conditions = conditions
 
     def collect(self) -> Iterable[Metric]:
-        counts: dict[tuple[str, str], int] = {}
-        for conditions in self._conditions.values():
-            for pair in conditions.items():
-                counts[pair] = counts.get(pair, 0) + 1
-        by_condition = GaugeMetricFamily(
-            "faceblur_operator_cluster_conditions",
-            "FaceBlurClusters by condition and its status.",
-            labels=("condition", "status"),
-        )
-        for (condition, status), count in sorted(counts.items()):
-            by_condition.add_metric((condition, status), count)
-        yield GaugeMetricFamily(
-            "faceblur_operator_clusters", "FaceBlurClusters that are served.", value=len(self._conditions)
-        )
-        yield by_condition
+        for kind, noun in ((CLUSTER_KIND, "cluster"), (JOB_KIND, "job")):
+            found = [conditions for key, conditions in self._conditions.items() if key.kind == kind]
+            counts = Counts(pair for conditions in found for pair in conditions.items())
+            by_condition = GaugeMetricFamily(
+                f"faceblur_operator_{noun}_conditions",
+                f"{kind}s by condition and its status.",
+                labels=("condition", "status"),
+            )
+            for (condition, status), count in sorted(counts.items()):
+                by_condition.add_metric((condition, status), count)
+            yield GaugeMetricFamily(f"faceblur_operator_{noun}s", f"{kind}s that are served.", value=len(found))
+            yield by_condition
 
 
 def _version() -> str:

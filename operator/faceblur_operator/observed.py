@@ -1,19 +1,35 @@
-"""What the operator saw of one cluster, and what it decided: the values between `kube`, `plan` and `reconciler`."""
+"""What the operator saw of one resource, and what it decided: the values between `kube`, the plans and `reconciler`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .api.v1alpha1 import FaceBlurCluster, FaceBlurClusterStatus, ModelVersion
+from .api.v1alpha1_job import FaceBlurJob, FaceBlurJobStatus
 
 Manifest = dict[str, Any]
+S = TypeVar("S", FaceBlurClusterStatus, FaceBlurJobStatus)
+
+
+class Key(NamedTuple):
+    """A resource that the operator serves.
+
+    Attributes:
+        kind: Of our own kinds.
+        namespace: That it is in.
+        name: Its name.
+    """
+
+    kind: str
+    namespace: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectKey:
-    """A place in the namespace of a cluster that one object can take.
+    """A place in the namespace of a resource that one object can take.
 
     Attributes:
         api_version: Such as ``apps/v1``.
@@ -47,7 +63,7 @@ class Observed:
         cluster: The resource, validated.
         objects: The live objects at every place that a plan may want, whoever owns them.
         pods: The live pods of the workers.
-        secrets: For each Secret that the spec names, whether it exists.
+        secrets: For each Secret that the spec names, its version; empty where there is none.
         apis: Versions of optional APIs that the API server has, such as ``keda.sh/v1alpha1``.
         report: Of a ready worker with the present configuration; None where none was asked or none answered.
     """
@@ -55,14 +71,35 @@ class Observed:
     cluster: FaceBlurCluster
     objects: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
-    secrets: Mapping[str, bool] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     apis: frozenset[str] = frozenset()
     report: WorkerReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class JobObserved:
+    """One look at a FaceBlurJob and all that belongs to it.
+
+    Attributes:
+        job: The resource, validated.
+        cluster: The FaceBlurCluster that it names, with its status; None where there is none that can be read.
+        objects: The live objects at every place that a plan may want, whoever owns them.
+        runs: The live Kubernetes Jobs of a schedule.
+        pods: The live pods of planners.
+        secrets: For each Secret that a planner mounts, its version; empty where there is none.
+    """
+
+    job: FaceBlurJob
+    cluster: FaceBlurCluster | None = None
+    objects: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
+    runs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
-    """What the operator remembers of its own last writes for one cluster. Losing it costs one write an object.
+    """What the operator remembers of its own last writes for one resource. Losing it costs one write an object.
 
     Attributes:
         accepted: For objects that still differed right after an apply, since the API server or an admission webhook
@@ -76,7 +113,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event about the cluster.
+    """A Kubernetes Event about the resource.
 
     Attributes:
         reason: One word for programs.
@@ -90,7 +127,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Generic[S]):
     """What to write, in this order: keep, apply, delete, status, events.
 
     Attributes:
@@ -100,12 +137,16 @@ class Plan:
             which is as good.
         apply: Manifests to apply.
         delete: Objects of ours that the spec no longer asks for.
-        status: Of the cluster.
+        status: Of the resource.
         events: Worth telling.
+        again: Seconds after which there is something to do although nothing will have happened; None: there is not.
+        expired: The resource itself is to be deleted.
     """
 
     keep_replicas: tuple[Manifest, ...]
     apply: tuple[Manifest, ...]
     delete: tuple[ObjectKey, ...]
-    status: FaceBlurClusterStatus
+    status: S
     events: tuple[Event, ...] = ()
+    again: float | None = None
+    expired: bool = False

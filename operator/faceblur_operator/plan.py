@@ -6,25 +6,44 @@ Secrets that `secrets` names, and which of `OPTIONAL_APIS` there are.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from . import compare, naming
-from .api.v1alpha1 import AutoscalingMode, FaceBlurCluster
+from .api.v1alpha1 import AutoscalingMode, Batch, BatchAutoscalingMode, FaceBlurCluster, FaceBlurClusterStatus
 from .builders.autoscaler import build_autoscaler
+from .builders.batch_deployment import build_batch_deployment
+from .builders.batch_environment import build_profiles, secrets_of
+from .builders.batch_network_policy import (
+    build_batch_network_policy,
+    build_broker_network_policy,
+    build_planner_network_policy,
+)
+from .builders.batch_scaling import (
+    KEDA_API,
+    build_batch_autoscaler,
+    build_batch_scaled_object,
+    build_trigger_authentication,
+)
+from .builders.broker import build_broker_deployment, build_broker_service
 from .builders.certificate import build_certificate
 from .builders.disruption_budget import build_disruption_budget
 from .builders.network_policy import build_network_policy
+from .builders.pod_monitor import build_pod_monitor
 from .builders.scaled_object import build_scaled_object
-from .builders.service_account import build_service_account
+from .builders.service_account import (
+    build_batch_service_account,
+    build_broker_service_account,
+    build_service_account,
+)
 from .builders.service_monitor import build_service_monitor
 from .builders.worker_deployment import build_worker_deployment
 from .builders.worker_service import build_external_service, build_worker_service
 from .conditions import events_between
 from .observed import Manifest, Memory, ObjectKey, Observed, Plan
-from .status import CERT_MANAGER_API, KEDA_API, MONITORING_API, View, invalid_status, make_status
+from .ownership import is_due, is_going, split, stamped
+from .status import CERT_MANAGER_API, MONITORING_API, View, Workload, invalid_status, make_status
 
 __all__ = ["OPTIONAL_APIS", "PlanSettings", "invalid_status", "make_plan", "places", "secrets"]
 
@@ -48,7 +67,9 @@ class PlanSettings:
     cluster_domain: str = "cluster.local"
 
 
-def make_plan(observed: Observed, settings: PlanSettings, now: datetime, memory: Memory | None = None) -> Plan:
+def make_plan(
+    observed: Observed, settings: PlanSettings, now: datetime, memory: Memory | None = None
+) -> Plan[FaceBlurClusterStatus]:
     """Decide what brings a cluster to its spec, and what its status is.
 
     Args:
@@ -59,28 +80,28 @@ def make_plan(observed: Observed, settings: PlanSettings, now: datetime, memory:
     """
     memory = memory or Memory()
     cluster = observed.cluster
-    own = {key: live for key, live in observed.objects.items() if _belongs(live, cluster)}
-    taken = {key: live for key, live in observed.objects.items() if key not in own}
-    replicas, keep = _decide_replicas(observed, own)
-    deployment = build_worker_deployment(cluster, default_image=settings.worker_image, replicas=replicas)
-    wanted = {naming.key_of(manifest): manifest for manifest in _wanted(observed, settings, own, deployment)}
+    own, taken = split(observed.objects, cluster.metadata.uid)
+    deployments, keep = _deployments(observed, settings, own)
+    wanted = {naming.key_of(manifest): manifest for manifest in _wanted(observed, settings, own, deployments)}
     due = [
-        stamped
-        for key, stamped in ((key, _stamped(manifest)) for key, manifest in wanted.items())
-        if key not in taken and _is_due(own.get(key), stamped, memory.accepted.get(key))
+        manifest
+        for key, manifest in ((key, stamped(manifest)) for key, manifest in wanted.items())
+        if key not in taken and is_due(own.get(key), manifest, memory.accepted.get(key))
     ]
-    obsolete = [key for key, live in own.items() if key not in wanted and not _is_going(live)]
-    stale = any(_changes_template(own.get(naming.key_of(manifest)), manifest) for manifest in due)
+    obsolete = [key for key, live in own.items() if key not in wanted and not is_going(live)]
+    stale = {naming.key_of(manifest) for manifest in due if _changes_template(own, manifest)}
     if cluster.spec.paused:
         due, obsolete, keep = [], [], ()
     status = make_status(
         View(
             observed=observed,
-            deployment=deployment,
+            workloads={
+                component: Workload(manifest, own.get(key := naming.key_of(manifest)), key in stale)
+                for component, manifest in deployments.items()
+            },
             own=own,
             taken={key: live for key, live in taken.items() if key in wanted},
             refused={key: memory.refused[key] for key in map(naming.key_of, due) if key in memory.refused},
-            stale=stale,
             domain=settings.cluster_domain,
             now=now,
         )
@@ -99,8 +120,9 @@ def places(cluster: FaceBlurCluster) -> tuple[ObjectKey, ...]:
 
     Those whose ``api_version`` is one of `OPTIONAL_APIS` only exist where `Observed.apis` has it.
     """
-    worker = naming.worker_name(cluster.name)
-    return (
+    worker, batch = naming.worker_name(cluster.name), naming.batch_name(cluster.name)
+    broker = naming.broker_name(cluster.name)
+    found = [
         ObjectKey("v1", "ServiceAccount", worker),
         ObjectKey("networking.k8s.io/v1", "NetworkPolicy", worker),
         ObjectKey(CERT_MANAGER_API, "Certificate", worker),
@@ -111,22 +133,92 @@ def places(cluster: FaceBlurCluster) -> tuple[ObjectKey, ...]:
         ObjectKey("autoscaling/v2", "HorizontalPodAutoscaler", worker),
         ObjectKey(KEDA_API, "ScaledObject", worker),
         ObjectKey(MONITORING_API, "ServiceMonitor", worker),
-    )
+    ]
+    if cluster.spec.batch or cluster.status.batch:  # the status tells while something may be left
+        found += [
+            ObjectKey("networking.k8s.io/v1", "NetworkPolicy", batch),
+            ObjectKey("networking.k8s.io/v1", "NetworkPolicy", broker),
+            ObjectKey("networking.k8s.io/v1", "NetworkPolicy", naming.planner_name(cluster.name)),
+            ObjectKey("v1", "ServiceAccount", batch),
+            ObjectKey("v1", "ServiceAccount", broker),
+            ObjectKey("v1", "ConfigMap", batch),
+            ObjectKey("v1", "Service", broker),
+            ObjectKey("apps/v1", "Deployment", broker),
+            ObjectKey("apps/v1", "Deployment", batch),
+            ObjectKey("autoscaling/v2", "HorizontalPodAutoscaler", batch),
+            ObjectKey(KEDA_API, "TriggerAuthentication", batch),
+            ObjectKey(KEDA_API, "ScaledObject", batch),
+            ObjectKey(MONITORING_API, "PodMonitor", batch),
+        ]
+    return tuple(found)
 
 
 def secrets(cluster: FaceBlurCluster) -> tuple[str, ...]:
-    """The Secrets whose existence `Observed.secrets` has to tell."""
+    """The Secrets whose versions `Observed.secrets` has to tell."""
     tls = cluster.spec.tls
-    names = (naming.tls_secret_name(cluster), tls.mutual.ca_secret_name if tls and tls.mutual else None)
+    names = (
+        naming.tls_secret_name(cluster),
+        tls.mutual.ca_secret_name if tls and tls.mutual else None,
+        *(secrets_of(cluster) if cluster.spec.batch else ()),
+    )
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+@dataclass(frozen=True, slots=True)
+class _Scaling:
+    """Who decides on the replicas of a Deployment.
+
+    Attributes:
+        fixed: The spec, or whoever stands in for it: so many. None: an autoscaler.
+        fewest: That the autoscaler keeps.
+        most: That the autoscaler keeps.
+        wakes: Whether the autoscaler brings the first one back when there is none.
+    """
+
+    fixed: int | None = None
+    fewest: int = 0
+    most: int = 0
+    wakes: bool = False
+
+
+def _deployments(
+    observed: Observed, settings: PlanSettings, own: Mapping[ObjectKey, Manifest]
+) -> tuple[Mapping[str, Manifest], tuple[Manifest, ...]]:
+    """Return the Deployments by component, and what to apply before they are."""
+    cluster = observed.cluster
+    live = own.get(ObjectKey("apps/v1", "Deployment", naming.worker_name(cluster.name)))
+    replicas, keep = _decide_replicas(_scaling(observed), live)
+    image = settings.worker_image
+    found = {naming.WORKER: build_worker_deployment(cluster, default_image=image, replicas=replicas)}
+    if batch := cluster.spec.batch:
+        if batch.broker.embedded:
+            embedded = batch.broker.embedded
+            found[naming.BROKER] = build_broker_deployment(cluster, batch, embedded, default_image=image)
+        live = own.get(ObjectKey("apps/v1", "Deployment", naming.batch_name(cluster.name)))
+        replicas, more = _decide_replicas(_batch_scaling(observed, batch), live)
+        found[naming.BATCH] = build_batch_deployment(
+            cluster,
+            batch,
+            default_image=image,
+            cluster_domain=settings.cluster_domain,
+            replicas=replicas,
+            secrets=observed.secrets,
+            live=live,
+        )
+        keep += more
+    return found, keep
+
+
 def _wanted(
-    observed: Observed, settings: PlanSettings, own: Mapping[ObjectKey, Manifest], deployment: Manifest
+    observed: Observed,
+    settings: PlanSettings,
+    own: Mapping[ObjectKey, Manifest],
+    deployments: Mapping[str, Manifest],
 ) -> Iterator[Manifest]:
     """What the spec asks for and this Kubernetes cluster can have, in the order in which it is applied."""
     cluster = observed.cluster
     spec = cluster.spec
+    deployment = deployments[naming.WORKER]
     yield build_service_account(cluster)
     if spec.network_policy.enabled:
         yield build_network_policy(
@@ -146,6 +238,47 @@ def _wanted(
         yield scaler
     if spec.metrics.service_monitor.enabled and MONITORING_API in observed.apis:
         yield build_service_monitor(cluster)
+    if spec.batch:
+        yield from _wanted_for_batches(observed, spec.batch, settings, own, deployments)
+
+
+def _wanted_for_batches(
+    observed: Observed,
+    batch: Batch,
+    settings: PlanSettings,
+    own: Mapping[ObjectKey, Manifest],
+    deployments: Mapping[str, Manifest],
+) -> Iterator[Manifest]:
+    cluster = observed.cluster
+    policies, domain = cluster.spec.network_policy.enabled, settings.cluster_domain
+    if policies:
+        yield build_batch_network_policy(cluster, batch)
+        yield build_planner_network_policy(cluster, batch)
+    if batch.broker.embedded:
+        if policies:
+            yield build_broker_network_policy(cluster, batch)
+        yield build_broker_service_account(cluster)
+        yield build_broker_service(cluster)
+        yield deployments[naming.BROKER]
+    yield build_batch_service_account(cluster, batch)
+    yield build_profiles(cluster)
+    deployment = deployments[naming.BATCH]
+    target = naming.key_of(deployment)
+    if target not in own and not all(observed.secrets.get(name) for name in secrets_of(cluster)):
+        return  # none could start, and the Secrets' versions are a part of the template
+    yield deployment
+    scaler = None
+    if _counts_pages(observed, batch):
+        authentication = build_trigger_authentication(cluster, batch)
+        if authentication:
+            yield authentication
+        scaler = build_batch_scaled_object(cluster, batch, cluster_domain=domain)
+    elif batch.autoscaling.mode is not BatchAutoscalingMode.FIXED:
+        scaler = build_batch_autoscaler(cluster, batch)
+    if scaler and _may_scale(scaler, observed, own, target):
+        yield scaler
+    if cluster.spec.metrics.service_monitor.enabled and MONITORING_API in observed.apis:
+        yield build_pod_monitor(cluster)
 
 
 def _autoscaler(observed: Observed) -> Manifest | None:
@@ -165,30 +298,50 @@ def _may_scale(scaler: Manifest, observed: Observed, own: Mapping[ObjectKey, Man
     if target in observed.objects and target not in own:
         return False
     key = naming.key_of(scaler)
-    return key in own or not any(other.kind in ("HorizontalPodAutoscaler", "ScaledObject") for other in own)
+    kinds = ("HorizontalPodAutoscaler", "ScaledObject")
+    return key in own or not any(other.kind in kinds and other.name == key.name for other in own)
 
 
-def _decide_replicas(observed: Observed, own: Mapping[ObjectKey, Manifest]) -> tuple[int | None, tuple[Manifest, ...]]:
+def _scaling(observed: Observed) -> _Scaling:
+    spec = observed.cluster.spec
+    scaling = spec.autoscaling
+    if scaling.mode is AutoscalingMode.FIXED:
+        return _Scaling(fixed=spec.replicas or 0)
+    if scaling.mode is AutoscalingMode.KEDA and KEDA_API not in observed.apis:
+        return _Scaling(fixed=max(1, scaling.min_replicas))
+    return _Scaling(fewest=scaling.min_replicas, most=scaling.max_replicas, wakes=scaling.mode is AutoscalingMode.KEDA)
+
+
+def _batch_scaling(observed: Observed, batch: Batch) -> _Scaling:
+    scaling = batch.autoscaling
+    if scaling.mode is BatchAutoscalingMode.FIXED:
+        return _Scaling(fixed=batch.replicas or 0)
+    counts = _counts_pages(observed, batch)
+    fewest = scaling.min_replicas if counts else max(1, scaling.min_replicas)
+    return _Scaling(fewest=fewest, most=scaling.max_replicas, wakes=counts)
+
+
+def _counts_pages(observed: Observed, batch: Batch) -> bool:
+    """Whether KEDA scales by the length of the queue."""
+    return batch.autoscaling.mode is BatchAutoscalingMode.QUEUE and KEDA_API in observed.apis
+
+
+def _decide_replicas(scaling: _Scaling, live: Manifest | None) -> tuple[int | None, tuple[Manifest, ...]]:
     """Return the replicas to apply, None to leave them out, and what to apply before they are left out.
 
     An autoscaler owns the field as soon as there is a Deployment for it to scale. Only one that has been scaled to
     zero by hand is taken up again, because a HorizontalPodAutoscaler lets it be.
     """
-    spec = observed.cluster.spec
-    scaling = spec.autoscaling
-    if scaling.mode is AutoscalingMode.FIXED:
-        return spec.replicas or 0, ()
-    if scaling.mode is AutoscalingMode.KEDA and KEDA_API not in observed.apis:
-        return max(1, scaling.min_replicas), ()
-    live = own.get(ObjectKey("apps/v1", "Deployment", naming.worker_name(observed.cluster.name)))
+    if scaling.fixed is not None:
+        return scaling.fixed, ()
     if live is None:
-        return scaling.min_replicas, ()
+        return scaling.fewest, ()
     count = int(live["spec"].get("replicas", 1))
     if _applies_replicas(live):
-        within = min(max(count, scaling.min_replicas), scaling.max_replicas)
+        within = min(max(count, scaling.fewest), scaling.most)
         return (within, ()) if within != count else (None, (_replicas_alone(live, count),))
-    if count == 0 and scaling.mode is AutoscalingMode.CPU:
-        return scaling.min_replicas, ()
+    if count == 0 and not scaling.wakes:
+        return scaling.fewest, ()
     return None, ()
 
 
@@ -207,35 +360,9 @@ def _replicas_alone(live: Manifest, count: int) -> Manifest:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": count}}
 
 
-def _changes_template(live: Manifest | None, manifest: Manifest) -> bool:
+def _changes_template(own: Mapping[ObjectKey, Manifest], manifest: Manifest) -> bool:
     """Whether applying a manifest makes new pods."""
+    live = own.get(naming.key_of(manifest))
     if manifest["kind"] != "Deployment" or live is None:
         return False
     return not compare.contains(live["spec"]["template"], manifest["spec"]["template"])
-
-
-def _belongs(live: Manifest, cluster: FaceBlurCluster) -> bool:
-    references = live["metadata"].get("ownerReferences") or ()
-    return any(reference.get("uid") == cluster.metadata.uid for reference in references)
-
-
-def _is_going(live: Manifest) -> bool:
-    return bool(live["metadata"].get("deletionTimestamp"))
-
-
-def _stamped(manifest: Manifest) -> Manifest:
-    """The manifest with what tells later that the live object was made from it."""
-    stamped = copy.deepcopy(manifest)
-    stamped["metadata"].setdefault("annotations", {})[naming.APPLIED_ANNOTATION] = compare.digest(manifest)
-    return stamped
-
-
-def _is_due(live: Manifest | None, manifest: Manifest, accepted: str | None) -> bool:
-    """Whether a manifest has to be applied: nothing is there, something else was applied last, or it was changed.
-
-    That something was left out of the manifest since then only shows in its stamp.
-    """
-    if live is None:
-        return True
-    residue = compare.residue(live, manifest)
-    return bool(residue) and residue != accepted

@@ -27,6 +27,11 @@ class Problem:
     message: str
 
 
+def of(component: str, pods: Iterable[Manifest]) -> list[Manifest]:
+    """Return the pods of a component."""
+    return [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(naming.COMPONENT_LABEL) == component]
+
+
 def alive(pods: Iterable[Manifest]) -> list[Manifest]:
     """Return the pods that count, by name: neither ended nor told to go."""
     return sorted(
@@ -68,13 +73,29 @@ def problem_of(pods: Iterable[Manifest], template: str) -> Problem | None:
     return None
 
 
+def waits(pod: Manifest) -> Problem | None:
+    """Return why a pod does not start; None where it runs, has ended, or may still be starting."""
+    return next((problem for problem in _problems(pod, ended=False)), None)
+
+
+def ended(pod: Manifest, container: str) -> tuple[int, str] | None:
+    """Return the exit code of a container and its last words; None while it has not ended for good."""
+    for status in pod.get("status", {}).get("containerStatuses") or ():
+        last = (status.get("state") or {}).get("terminated")
+        if status["name"] == container and last:
+            killed = f"it used more memory than its limit{_limit(pod, container)}"
+            said = killed if last.get("reason") == "OOMKilled" else last_line(last.get("message") or "")
+            return int(last.get("exitCode") or 0), said or last.get("reason") or ""
+    return None
+
+
 def worker_status(pod: Manifest) -> Mapping[str, Any]:
     """Return the status of the worker's container; empty before it has one."""
     statuses = pod.get("status", {}).get("containerStatuses") or ()
     return next((status for status in statuses if status["name"] == naming.WORKER), {})
 
 
-def _problems(pod: Manifest) -> Iterator[Problem]:
+def _problems(pod: Manifest, *, ended: bool = True) -> Iterator[Problem]:
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
     for condition in status.get("conditions") or ():
@@ -82,7 +103,9 @@ def _problems(pod: Manifest) -> Iterator[Problem]:
             yield Problem("Unschedulable", f"Pod {name} finds no node: {condition.get('message', '')}")
     for kind in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(kind) or ():
-            problem = _waits(container, name) or _crashed(container, pod, may_end=kind == "initContainerStatuses")
+            problem = _waits(container, name)
+            if ended and not problem:
+                problem = _crashed(container, pod, may_end=kind == "initContainerStatuses")
             if problem:
                 yield problem
 

@@ -1,4 +1,4 @@
-"""Brings a cluster to its spec: looks at all that belongs to it, lets `plan` decide, and writes what was decided.
+"""Brings a resource to its spec: looks at all that belongs to it, lets a plan decide, and writes what was decided.
 
 Nothing is remembered that a look could tell, so a reconcile may come at any time, for any reason, and twice. What is
 kept between two of them only saves work: which versions were seen, which differences the API server insists on.
@@ -6,119 +6,104 @@ kept between two of them only saves work: which versions were seen, which differ
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from . import compare, naming
-from .api.v1alpha1 import API_VERSION, CLUSTER_KIND, FaceBlurCluster, FaceBlurClusterStatus, ObjectMeta
+from .api.v1alpha1 import API_VERSION, Condition
+from .kinds import AnyPlan, Kind, Kube, Look, Status
 from .kube import Conflict, KubeError, Terminating, Unauthorized, Unreachable
-from .logs import CLUSTER
+from .logs import RESOURCE
 from .metrics import Metrics
-from .observed import Event, Manifest, Memory, ObjectKey, Observed, Plan
-from .plan import OPTIONAL_APIS, PlanSettings, invalid_status, make_plan, places, secrets
+from .observed import Event, Key, Manifest, Memory, ObjectKey
 from .watches import Watches
-from .workers import Reports
-
-Key = tuple[str, str]
 
 log = logging.getLogger(__name__)
 
 
-class Kube(Protocol):
-    """What a reconcile needs of the API server; `kube.Kube` is the real one. Everything raises `KubeError`."""
-
-    async def get(self, key: ObjectKey, namespace: str) -> Manifest | None:
-        """The object at a place, None where there is none."""
-
-    async def pods(self, namespace: str, selector: str) -> list[Manifest]:
-        """The pods with these labels."""
-
-    async def secret_exists(self, namespace: str, name: str) -> bool:
-        """Whether there is a Secret of that name."""
-
-    async def apply(
-        self, manifest: Manifest, *, manager: str = ..., force: bool = ..., subresource: str = ...
-    ) -> Manifest:
-        """Server-side apply; returns the object as it is afterwards."""
-
-    async def delete(self, key: ObjectKey, namespace: str, uid: str) -> None:
-        """Delete an object unless another one has taken its place."""
-
-    async def post_event(self, cluster: Manifest, event: Event) -> None:
-        """Write an Event about a cluster."""
-
-
 @dataclass(slots=True)
 class Known:
-    """What is kept about a cluster between two reconciles.
+    """What is kept about a resource between two reconciles.
 
     Attributes:
         looked: When it was looked at last, by the monotonic clock.
         patience: Share of the configured time after which it is looked at again, so that not all come at once.
-        ready: Whether it was Ready.
-        secrets: Which of the Secrets that it names were there.
+        ready: Whether it was in a state that it may stay in.
+        again: When there is something to do although nothing will have happened, by the same clock.
+        secrets: Versions of the Secrets that it names, empty where there was none.
         memory: Of the last writes.
         told: The last failure that an Event was written about.
+        needs: Another resource whose changes concern it.
+        state: What those that need it go by.
     """
 
     looked: float = 0.0
     patience: float = field(default_factory=lambda: random.uniform(0.7, 1))  # noqa: S311
     ready: bool = False
-    secrets: Mapping[str, bool] = field(default_factory=dict)
+    again: float | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     told: str = ""
+    needs: Key | None = None
+    state: tuple[Any, ...] = ()
 
 
 class Reconciler:
-    """Reconciles clusters. Two calls for the same cluster must not overlap: `workqueue.Queue` sees to that."""
+    """Reconciles resources. Two calls for the same one must not overlap: `workqueue.Queue` sees to that.
+
+    Attributes:
+        apis: What the API server has; the rounds find it out.
+        known: By resource.
+        changed: Called with each resource that needs another one that has changed.
+    """
 
     def __init__(
         self,
         kube: Kube,
-        settings: PlanSettings,
+        kinds: Iterable[Kind],
         *,
         watches: Watches,
-        reports: Reports,
         metrics: Metrics,
+        forgotten: Callable[[Key], None] = lambda key: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Put the parts together.
 
         Args:
             kube: The API server.
-            settings: What plans need to know.
+            kinds: That are served.
             watches: Learns what every look has seen.
-            reports: What the workers say.
             metrics: Counts what happens.
+            forgotten: Called with each resource that is gone.
             now: The time for conditions.
         """
         self.apis: frozenset[str] = frozenset()
         self.known: dict[Key, Known] = {}
+        self.changed: Callable[[Key], None] = lambda key: None
+        self.kinds: Mapping[str, Kind] = {kind.name: kind for kind in kinds}
         self._kube = kube
-        self._settings = settings
         self._watches = watches
-        self._reports = reports
         self._metrics = metrics
+        self._forgotten = forgotten
         self._now = now
 
     async def reconcile(self, key: Key) -> float | None:
-        """Bring a cluster to its spec; a no-op when it is gone or going.
+        """Bring a resource to its spec; a no-op when it is gone or going.
 
         Args:
-            key: Its namespace and name.
+            key: Of the resource.
 
         Returns:
             None when all is done; else after how many seconds it makes sense to try again at the earliest.
         """
-        token = CLUSTER.set(key)
+        token = RESOURCE.set(key)
         started = time.perf_counter()
         retry: float | None = None
         try:
@@ -137,77 +122,64 @@ class Reconciler:
             self._metrics.errors.labels(type(error).__name__).inc()
             log.exception("not reconciled by a defect, please report it: %s", type(error).__name__)
         finally:
-            CLUSTER.reset(token)
+            RESOURCE.reset(token)
         self._metrics.reconciles.labels(result).inc()
         self._metrics.seconds.observe(time.perf_counter() - started)
         return retry
 
     def forget(self, key: Key) -> None:
-        """Drop what is kept about a cluster that is gone."""
+        """Drop what is kept about a resource that is gone."""
         self.known.pop(key, None)
         self._metrics.conditions.pop(key, None)
         self._watches.forget(key)
-        self._reports.forget(key)
+        self._forgotten(key)
+        self._tell_those_in_need(key)
 
     async def _reconcile(self, key: Key) -> str:
-        namespace, name = key
+        kind = self.kinds[key.kind]
         since = time.monotonic()
-        raw = await self._kube.get(ObjectKey(API_VERSION, CLUSTER_KIND, name), namespace)
+        raw = await self._kube.get(ObjectKey(API_VERSION, key.kind, key.name), key.namespace)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self.forget(key)
             return "gone"
         known = self.known.setdefault(key, Known())
         known.looked = since
-        previous = _status_of(raw)
+        previous = kind.status_of(raw)
         try:
-            cluster = FaceBlurCluster.model_validate(
-                {"metadata": raw["metadata"], "spec": raw.get("spec") or {}, "status": previous}
-            )
+            look = await kind.look(raw, previous, self.apis)
         except ValidationError as error:
-            self._watches.seen(key, _versions([(CLUSTER_KIND, raw)]), since)
-            meta = ObjectMeta.model_validate(raw["metadata"])
-            status = invalid_status(meta, previous, _explain(error), self._now())
-            await self._write_status(key, raw, previous, status)
+            self._watches.seen(key, _versions([(key.kind, raw)]), since)
+            await self._write_status(key, raw, previous, kind.invalid(raw, previous, _explain(error), self._now()))
             return "invalid"
-        observed = await self._look(key, raw, cluster, since)
-        known.secrets = observed.secrets
-        plan = make_plan(observed, self._settings, self._now(), known.memory)
+        belongings = [*((place.kind, found) for place, found in look.objects.items()), *look.others]
+        watched = [(kind_of, item) for kind_of, item in belongings if _is_managed(item)]
+        self._watches.seen(key, _versions([(key.kind, raw), *watched]), since)
+        known.secrets, known.needs = look.secrets, look.needs
+        plan = look.plan(self._now(), known.memory)
         before = known.memory
-        known.memory = await self._carry_out(observed, plan, before)
+        known.memory = await self._carry_out(key, look, plan, before)
         if known.memory.refused != before.refused:
-            plan = make_plan(observed, self._settings, self._now(), known.memory)
-        await self._write_status(key, raw, previous, plan.status)
+            plan = look.plan(self._now(), known.memory)
+        known.again = None if plan.again is None else since + plan.again
+        written = await self._write_status(key, raw, previous, plan.status)
         for event in plan.events:
             await self._post(raw, event)
+        if plan.expired and not written:
+            await self._delete_resource(key, raw)
         if known.memory.refused:
             return "refused"
         known.told = ""
         return "done"
 
-    async def _look(self, key: Key, raw: Manifest, cluster: FaceBlurCluster, since: float) -> Observed:
-        """Look at everything that belongs to a cluster."""
-        namespace, apis = cluster.namespace, self.apis & OPTIONAL_APIS
-        wanted = [place for place in places(cluster) if place.api_version not in OPTIONAL_APIS - apis]
-        names = secrets(cluster)
-        pods, objects, exist = await asyncio.gather(
-            self._kube.pods(namespace, naming.selector(cluster)),
-            asyncio.gather(*(self._kube.get(place, namespace) for place in wanted)),
-            asyncio.gather(*(self._kube.secret_exists(namespace, name) for name in names)),
-        )
-        live = {place: found for place, found in zip(wanted, objects, strict=True) if found is not None}
-        belongings = [*((place.kind, found) for place, found in live.items()), *(("Pod", pod) for pod in pods)]
-        watched = [(kind, item) for kind, item in belongings if _is_managed(item)]
-        self._watches.seen(key, _versions([(CLUSTER_KIND, raw), *watched]), since)
-        return Observed(
-            cluster=cluster,
-            objects=live,
-            pods=tuple(pods),
-            secrets=dict(zip(names, exist, strict=True)),
-            apis=apis,
-            report=self._reports.of(key, pods),
-        )
+    async def _delete_resource(self, key: Key, raw: Manifest) -> None:
+        """Delete a resource whose time is over, unless it was changed since it was looked at."""
+        metadata = raw["metadata"]
+        place = ObjectKey(API_VERSION, key.kind, key.name)
+        await self._kube.delete(place, key.namespace, metadata["uid"], metadata["resourceVersion"])
+        self._metrics.writes.labels(key.kind, "delete").inc()
+        log.info("deleted: its time is over")
 
-    async def _carry_out(self, observed: Observed, plan: Plan, memory: Memory) -> Memory:
+    async def _carry_out(self, key: Key, look: Look, plan: AnyPlan, memory: Memory) -> Memory:
         """Write what was decided; returns what to remember of it.
 
         An object that is refused does not keep the others from being written, but nothing is deleted then.
@@ -239,8 +211,7 @@ class Reconciler:
             else:
                 accepted.pop(place, None)
         for place in () if refused else plan.delete:
-            uid = observed.objects[place]["metadata"]["uid"]
-            await self._kube.delete(place, observed.cluster.namespace, uid)
+            await self._kube.delete(place, key.namespace, look.objects[place]["metadata"]["uid"])
             accepted.pop(place, None)
             self._metrics.writes.labels(place.kind, "delete").inc()
             log.info("deleted", extra={"kind": place.kind, "object": place.name})
@@ -252,31 +223,48 @@ class Reconciler:
         log.info("applied", extra={"kind": manifest["kind"], "object": manifest["metadata"]["name"]})
         return live
 
-    async def _write_status(
-        self, key: Key, raw: Manifest, previous: FaceBlurClusterStatus, status: FaceBlurClusterStatus
-    ) -> None:
-        """Write the status where it says something else than before."""
+    async def _write_status(self, key: Key, raw: Manifest, previous: Status, status: Status) -> bool:
+        """Write the status where it says something else than before; returns whether it did.
+
+        What others write there, as a planner its progress, is left to them.
+        """
         conditions = {condition.type: condition for condition in status.conditions}
         self._metrics.conditions[key] = {name: str(condition.status) for name, condition in conditions.items()}
-        ready = conditions.get("Ready")
-        self.known[key].ready = ready is not None and ready.status == "True"
+        metadata, known = raw["metadata"], self.known[key]
+        known.ready = self.kinds[key.kind].is_at_rest(status)
         if status == previous:
-            return
-        metadata = raw["metadata"]
+            self._note_state(key, metadata, conditions)
+            return False
         await self._kube.apply(
             {
                 "apiVersion": API_VERSION,
-                "kind": CLUSTER_KIND,
+                "kind": key.kind,
                 "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
-                "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+                "status": status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"progress"}),
             },
             subresource="status",
         )
-        self._metrics.writes.labels(CLUSTER_KIND, "status").inc()
+        self._metrics.writes.labels(key.kind, "status").inc()
+        self._note_state(key, metadata, conditions)
         was = {condition.type: condition for condition in previous.conditions}
         for name, condition in conditions.items():
             if name not in was or (was[name].status, was[name].reason) != (condition.status, condition.reason):
                 log.info("%s is %s: %s", name, condition.status, condition.message, extra={"reason": condition.reason})
+
+        return True
+
+    def _note_state(self, key: Key, metadata: Manifest, conditions: Mapping[str, Condition]) -> None:
+        """Have those looked at again that need a resource, where it has changed for them."""
+        known, ready = self.known[key], conditions.get("Ready")
+        state = (metadata["uid"], metadata.get("generation"), ready and (ready.status, ready.message))
+        if state != known.state:
+            known.state = state
+            self._tell_those_in_need(key)
+
+    def _tell_those_in_need(self, key: Key) -> None:
+        for other, known in self.known.items():
+            if known.needs == key:
+                self.changed(other)
 
     async def _tell(self, key: Key, error: KubeError) -> None:
         """Write an Event about a failure, once for as long as it stays the same, if that can be done at all."""
@@ -285,14 +273,14 @@ class Reconciler:
             return
         known.told = error.message
         try:
-            raw = await self._kube.get(ObjectKey(API_VERSION, CLUSTER_KIND, key[1]), key[0])
+            raw = await self._kube.get(ObjectKey(API_VERSION, key.kind, key.name), key.namespace)
         except KubeError:
             return
         if raw is not None:
             await self._post(raw, Event("ReconcileFailed", str(error), warning=True))
 
     async def _post(self, raw: Manifest, event: Event) -> None:
-        """Write an Event; a cluster is not worse off without it."""
+        """Write an Event; a resource is not worse off without it."""
         try:
             await self._kube.post_event(raw, event)
         except Terminating:
@@ -310,14 +298,6 @@ def _is_managed(item: Manifest) -> bool:
 def _versions(items: Iterable[tuple[str, Manifest]]) -> dict[str, tuple[str, str]]:
     """Kind and version of objects by their ids."""
     return {item["metadata"]["uid"]: (kind, item["metadata"]["resourceVersion"]) for kind, item in items}
-
-
-def _status_of(raw: Manifest) -> FaceBlurClusterStatus:
-    """The status of a cluster; empty where there is none that can be read."""
-    try:
-        return FaceBlurClusterStatus.model_validate(raw.get("status") or {})
-    except ValidationError:
-        return FaceBlurClusterStatus()
 
 
 def _explain(error: ValidationError) -> str:

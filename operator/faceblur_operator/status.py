@@ -10,6 +10,8 @@ from typing import Any
 from . import naming, pods
 from .api.v1alpha1 import (
     AutoscalingMode,
+    BatchAutoscalingMode,
+    BatchStatus,
     Condition,
     ConditionStatus,
     FaceBlurClusterStatus,
@@ -17,12 +19,13 @@ from .api.v1alpha1 import (
     ObjectMeta,
     ServiceType,
 )
+from .builders.batch_environment import secrets_of
+from .builders.batch_scaling import KEDA_API, build_trigger_authentication
 from .conditions import ConditionType, Finding, Reason, with_findings
 from .observed import Manifest, ObjectKey, Observed
 from .pods import Problem
 
 CERT_MANAGER_API = "cert-manager.io/v1"
-KEDA_API = "keda.sh/v1alpha1"
 MONITORING_API = "monitoring.coreos.com/v1"
 
 # Metrics of new pods take a while to arrive; an autoscaler without them is no trouble before that.
@@ -31,42 +34,34 @@ _METRICS_DELAY = timedelta(minutes=2)
 # Stands for the address of a node in an external address: callers know better which one they reach.
 _ANY_NODE = "NODE"
 
+_NOUNS = {naming.WORKER: "worker", naming.BATCH: "batch worker", naming.BROKER: "embedded broker"}
+
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What a status is made of.
+class Workload:
+    """A Deployment.
 
     Attributes:
-        observed: The look at the cluster.
-        deployment: As it should be.
-        own: The live objects that belong to the cluster.
-        taken: Those that are in the way.
-        refused: Why the API server did not take an object that still has to be written.
-        stale: Whether the live Deployment has to get another template.
-        domain: DNS domain of the Kubernetes cluster. An address with it is found without asking for other names.
-        now: Aware of its time zone.
+        wanted: As it should be.
+        live: As it is, where it belongs to the cluster.
+        stale: Whether the live one has to get another template.
     """
 
-    observed: Observed
-    deployment: Manifest
-    own: Mapping[ObjectKey, Manifest]
-    taken: Mapping[ObjectKey, Manifest]
-    refused: Mapping[ObjectKey, str]
+    wanted: Manifest
+    live: Manifest | None
     stale: bool
-    domain: str
-    now: datetime
 
     @property
-    def live(self) -> Manifest | None:
-        """The live Deployment, where it belongs to the cluster."""
-        return self.own.get(naming.key_of(self.deployment))
+    def key(self) -> ObjectKey:
+        """Its place."""
+        return naming.key_of(self.wanted)
 
     @property
     def template(self) -> str:
-        """Digest of the present configuration of workers."""
-        return str(self.deployment["spec"]["template"]["metadata"]["annotations"][naming.TEMPLATE_ANNOTATION])
+        """Digest of what its pods should be made from."""
+        return str(self.wanted["spec"]["template"]["metadata"]["annotations"][naming.TEMPLATE_ANNOTATION])
 
     def count(self, name: str) -> int:
         """A number of the live Deployment's status."""
@@ -74,8 +69,8 @@ class View:
 
     @property
     def desired(self) -> int:
-        """Number of workers that there should be now."""
-        spec = (self.live or self.deployment)["spec"]
+        """Number of pods that there should be now."""
+        spec = (self.live or self.wanted)["spec"]
         return int(spec.get("replicas", 1))
 
     @property
@@ -89,6 +84,38 @@ class View:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a status is made of.
+
+    Attributes:
+        observed: The look at the cluster.
+        workloads: The Deployments by component.
+        own: The live objects that belong to the cluster.
+        taken: Those that are in the way.
+        refused: Why the API server did not take an object that still has to be written.
+        domain: DNS domain of the Kubernetes cluster. An address with it is found without asking for other names.
+        now: Aware of its time zone.
+    """
+
+    observed: Observed
+    workloads: Mapping[str, Workload]
+    own: Mapping[ObjectKey, Manifest]
+    taken: Mapping[ObjectKey, Manifest]
+    refused: Mapping[ObjectKey, str]
+    domain: str
+    now: datetime
+
+    @property
+    def workers(self) -> Workload:
+        """The workers' Deployment."""
+        return self.workloads[naming.WORKER]
+
+    def pods(self, component: str) -> list[Manifest]:
+        """The pods of a component."""
+        return pods.of(component, self.observed.pods)
+
+
 def make_status(view: View) -> FaceBlurClusterStatus:
     """Return the status; the same again when it is asked for with the result in place."""
     observed = view.observed
@@ -98,7 +125,7 @@ def make_status(view: View) -> FaceBlurClusterStatus:
     findings = {
         ConditionType.READY: _ready(view, of_workers),
         ConditionType.PROGRESSING: _progressing(view),
-        ConditionType.DEGRADED: _degraded([*_problems_of_objects(view), *of_workers]),
+        ConditionType.DEGRADED: _degraded([*_problems_of_objects(view), *of_workers, *_problems_of_batches(view)]),
     }
     if cluster.spec.paused:
         findings[ConditionType.PAUSED] = Finding(
@@ -111,16 +138,17 @@ def make_status(view: View) -> FaceBlurClusterStatus:
     return FaceBlurClusterStatus(
         observed_generation=cluster.metadata.generation,
         conditions=with_findings(previous.conditions, findings, cluster.metadata.generation, view.now),
-        replicas=view.count("replicas"),
-        ready_replicas=view.count("readyReplicas"),
-        updated_replicas=view.count("updatedReplicas") if view.is_current else 0,
-        desired_replicas=view.desired,
+        replicas=view.workers.count("replicas"),
+        ready_replicas=view.workers.count("readyReplicas"),
+        updated_replicas=view.workers.count("updatedReplicas") if view.workers.is_current else 0,
+        desired_replicas=view.workers.desired,
         selector=naming.selector(cluster),
         # Where the name is somebody else's, so would be the pictures.
         address=""
         if _service_key(view) in view.taken
         else f"dns:///{naming.host(cluster)}.{view.domain}:{naming.GRPC_PORT}",
         external_address=_external_address(view),
+        batch=_batch_workers(view),
         **_running(view, previous),
     )
 
@@ -156,33 +184,47 @@ def _problems_of_objects(view: View) -> list[Problem]:
 
 def _problems_of_workers(view: View) -> list[Problem]:
     """What keeps workers from running, the most telling first."""
-    if view.live is None:
+    if view.workers.live is None:
         return []
     problems = []
     tls = _tls(view)
     if tls and tls.reason in (Reason.SECRET_MISSING, Reason.CERT_MANAGER_MISSING):
         problems.append(Problem(tls.reason, tls.message))
-    failing = pods.problem_of(view.observed.pods, view.template)
+    return problems + _problems_of(view, naming.WORKER)
+
+
+def _problems_of(view: View, component: str) -> list[Problem]:
+    """What keeps pods of a component from running."""
+    workload, problems = view.workloads[component], []
+    failing = pods.problem_of(view.pods(component), workload.template)
     if failing:
         problems.append(failing)
-    failure = _conditions_of(view.live).get("ReplicaFailure", {})
+    failure = _conditions_of(workload.live or {}).get("ReplicaFailure", {})
     if failure.get("status") == "True":
-        reason = failure.get("reason") or "ReplicaFailure"
-        problems.append(Problem(reason, f"No further worker can be created: {failure.get('message', '')}"))
-    if _is_late(view) and not failing:
-        problems.append(Problem(Reason.DEADLINE_EXCEEDED, _late(view)))
+        reason, what = failure.get("reason") or "ReplicaFailure", _NOUNS[component]
+        problems.append(Problem(reason, f"No further {what} can be created: {failure.get('message', '')}"))
+    if _is_late(workload) and not failing:
+        problems.append(Problem(Reason.DEADLINE_EXCEEDED, _late(workload, component)))
     return problems
 
 
+def _problems_of_batches(view: View) -> list[Problem]:
+    finding = _batch(view)
+    if finding and finding.status is _FALSE:
+        return [Problem(finding.reason, finding.message)]
+    components = [component for component in (naming.BROKER, naming.BATCH) if component in view.workloads]
+    return [problem for component in components for problem in _problems_of(view, component)]
+
+
 def _ready(view: View, problems: list[Problem]) -> Finding:
-    for key in (naming.key_of(view.deployment), _service_key(view)):
+    for key in (view.workers.key, _service_key(view)):
         missing = None if key in view.own else _not_there(view, key)
         if missing:
             return replace(missing, status=_FALSE)
-    available, needed = view.count("availableReplicas"), _needed(view)
+    available, needed = view.workers.count("availableReplicas"), _needed(view)
     if needed == 0:
         return Finding(_TRUE, Reason.SCALED_TO_ZERO, "No worker is asked for at present.")
-    asked_for = max(view.desired, needed)
+    asked_for = max(view.workers.desired, needed)
     text = f"{min(available, asked_for)} of {asked_for} workers answer"  # a rollout has one more for a while
     if available >= needed:
         return Finding(_TRUE, Reason.WORKERS_READY, f"{text}.")
@@ -196,30 +238,30 @@ def _needed(view: View) -> int:
     spec = view.observed.cluster.spec
     if spec.autoscaling.mode is AutoscalingMode.FIXED:
         return spec.replicas or 0
-    if spec.autoscaling.min_replicas == 0 and view.desired == 0:
+    if spec.autoscaling.min_replicas == 0 and view.workers.desired == 0:
         return 0
     return max(1, spec.autoscaling.min_replicas)
 
 
 def _progressing(view: View) -> Finding:
-    key = naming.key_of(view.deployment)
+    key = view.workers.key
     if key in view.taken:
         return Finding(_FALSE, Reason.NAME_TAKEN, _taken(view, key))
     if key in view.refused:
         return Finding(_FALSE, Reason.APPLY_REFUSED, _refused(view, key))
-    if view.observed.cluster.spec.paused and not view.is_current:
+    if view.observed.cluster.spec.paused and not view.workers.is_current:
         return Finding(_FALSE, Reason.PAUSED, "What the spec asks of the workers waits until spec.paused is false.")
-    if view.live is None:
+    if view.workers.live is None:
         return Finding(_TRUE, Reason.CREATING, "The workers are about to be created.")
-    if not view.is_current:
+    if not view.workers.is_current:
         return Finding(_TRUE, Reason.ROLLING_OUT, "The workers are about to get the present configuration.")
-    if _is_late(view):
-        return Finding(_FALSE, Reason.DEADLINE_EXCEEDED, _late(view))
-    desired, updated = view.desired, view.count("updatedReplicas")
-    if updated < desired or view.count("replicas") > updated:
+    if _is_late(view.workers):
+        return Finding(_FALSE, Reason.DEADLINE_EXCEEDED, _late(view.workers))
+    desired, updated = view.workers.desired, view.workers.count("updatedReplicas")
+    if updated < desired or view.workers.count("replicas") > updated:
         return Finding(_TRUE, Reason.ROLLING_OUT, f"{updated} of {desired} workers have the present configuration.")
-    if view.count("availableReplicas") < desired:
-        text = f"{view.count('availableReplicas')} of {desired} workers answer."
+    if view.workers.count("availableReplicas") < desired:
+        text = f"{view.workers.count('availableReplicas')} of {desired} workers answer."
         return Finding(_TRUE, Reason.WAITING_FOR_WORKERS, text)
     return Finding(_FALSE, Reason.COMPLETE, "All workers have the present configuration and answer.")
 
@@ -255,12 +297,12 @@ def _on_cpu(view: View, autoscaler: Manifest, bounds: str) -> Finding:
         if condition["status"] != "True":
             since = condition.get("lastTransitionTime")
             if since and view.now - datetime.fromisoformat(since) < _METRICS_DELAY:
-                text = "The autoscaler waits for the first figures about the workers' CPU use."
+                text = "The autoscaler waits for the first figures about CPU use."
                 return Finding(_UNKNOWN, Reason.WAITING_FOR_METRICS, text)
             return Finding(_FALSE, condition.get("reason") or name, _period(condition.get("message", "")))
     limited = said.get("ScalingLimited", {})
     if limited.get("status") == "True" and limited.get("reason") == "TooManyReplicas":
-        text = f"The autoscaler would start more workers than autoscaling.maxReplicas allows; it keeps {bounds}."
+        text = f"The autoscaler would start more than autoscaling.maxReplicas allows; it keeps {bounds}."
         return Finding(_TRUE, Reason.AT_MAXIMUM, text)
     return Finding(_TRUE, Reason.IN_PLACE, f"The autoscaler keeps {bounds}.")
 
@@ -300,8 +342,12 @@ def _monitoring(view: View) -> Finding | None:
     if MONITORING_API not in view.observed.apis:
         text = "The Prometheus operator's kinds are not installed; nothing reads the workers' metrics because of this."
         return Finding(_FALSE, Reason.PROMETHEUS_OPERATOR_MISSING, text)
-    key = ObjectKey(MONITORING_API, "ServiceMonitor", naming.worker_name(cluster.name))
-    return _not_there(view, key) or Finding(_TRUE, Reason.IN_PLACE, f"ServiceMonitor {key.name} is in place.")
+    keys = [ObjectKey(MONITORING_API, "ServiceMonitor", naming.worker_name(cluster.name))]
+    if cluster.spec.batch:
+        keys.append(ObjectKey(MONITORING_API, "PodMonitor", naming.batch_name(cluster.name)))
+    names = " and ".join(f"{key.kind} {key.name}" for key in keys)
+    are = "are" if len(keys) > 1 else "is"
+    return _first_missing(view, keys) or Finding(_TRUE, Reason.IN_PLACE, f"{names} {are} in place.")
 
 
 def _disruption_budget(view: View) -> Finding | None:
@@ -324,8 +370,11 @@ def _network_policy(view: View) -> Finding | None:
     cluster = view.observed.cluster
     if not cluster.spec.network_policy.enabled:
         return None
-    key = ObjectKey("networking.k8s.io/v1", "NetworkPolicy", naming.worker_name(cluster.name))
-    missing = _not_there(view, key)
+    names = [naming.worker_name(cluster.name)]
+    if cluster.spec.batch:
+        names += [naming.batch_name(cluster.name), naming.planner_name(cluster.name)]
+        names += [naming.broker_name(cluster.name)] if cluster.spec.batch.broker.embedded else []
+    missing = _first_missing(view, [ObjectKey("networking.k8s.io/v1", "NetworkPolicy", name) for name in names])
     if missing:
         return missing
     if cluster.spec.workers.trace_endpoint and not cluster.spec.network_policy.egress:
@@ -348,6 +397,93 @@ def _external_access(view: View) -> Finding | None:
     return Finding(_TRUE, Reason.IN_PLACE, f"{where} leads to the workers.")
 
 
+def _batch(view: View) -> Finding | None:
+    """Whether pages find batch workers that take them."""
+    batch = view.observed.cluster.spec.batch
+    if batch is None:
+        return None
+    for secret in secrets_of(view.observed.cluster):
+        if not view.observed.secrets.get(secret):
+            text = f"Secret {secret} does not exist; batch workers that run go on, new ones and planners wait for it."
+            return Finding(_FALSE, Reason.SECRET_MISSING, text)
+    keys = [ObjectKey("v1", "ConfigMap", naming.batch_name(view.observed.cluster.name))]
+    keys += [view.workloads[name].key for name in (naming.BROKER, naming.BATCH) if name in view.workloads]
+    missing = _first_missing(view, keys)
+    if missing:
+        return missing
+    for component, needed in ((naming.BROKER, 1), (naming.BATCH, _needed_for_batches(view))):
+        if component in view.workloads:
+            short = _short(view, component, needed)
+            if short:
+                return short
+    workload = view.workloads[naming.BATCH]
+    if workload.desired == 0:
+        return Finding(_TRUE, Reason.SCALED_TO_ZERO, "No batch worker is there: no page waits, or none is asked for.")
+    available = min(workload.count("availableReplicas"), workload.desired)
+    return Finding(_TRUE, Reason.BATCH_WORKERS_READY, f"{available} of {workload.desired} batch workers answer.")
+
+
+def _short(view: View, component: str, needed: int) -> Finding | None:
+    """Why there are not enough pods of a component; None where there are."""
+    workload = view.workloads[component]
+    available, asked_for = workload.count("availableReplicas"), max(needed, workload.desired)
+    if available >= needed:
+        return None
+    text = f"{min(available, asked_for)} of {asked_for} {_NOUNS[component]}s answer."
+    problems = _problems_of(view, component)
+    if problems:
+        return Finding(_FALSE, problems[0].reason, f"{text} {problems[0].message}")
+    hint = " One answers once it has reached the broker." if component == naming.BATCH else ""
+    if _conditions_of(workload.live or {}).get("Progressing", {}).get("reason") != "NewReplicaSetAvailable":
+        return Finding(_UNKNOWN, Reason.PENDING, f"{text} They are being started.{hint}")
+    reason = Reason.BATCH_WORKERS_UNAVAILABLE if component == naming.BATCH else Reason.BROKER_UNAVAILABLE
+    return Finding(_FALSE, reason, text + hint)
+
+
+def _needed_for_batches(view: View) -> int:
+    """Batch workers that have to take pages so that all is well."""
+    batch = view.observed.cluster.spec.batch
+    assert batch is not None
+    if batch.autoscaling.mode is BatchAutoscalingMode.FIXED:
+        return batch.replicas or 0
+    if batch.autoscaling.min_replicas == 0 and view.workloads[naming.BATCH].desired == 0:
+        return 0
+    return max(1, batch.autoscaling.min_replicas)
+
+
+def _batch_autoscaling(view: View) -> Finding | None:
+    batch = view.observed.cluster.spec.batch
+    if batch is None or batch.autoscaling.mode is BatchAutoscalingMode.FIXED:
+        return None
+    scaling, name = batch.autoscaling, naming.batch_name(view.observed.cluster.name)
+    on_queue = scaling.mode is BatchAutoscalingMode.QUEUE
+    if on_queue and KEDA_API in view.observed.apis:
+        bounds = f"between {scaling.min_replicas} and {scaling.max_replicas} batch workers"
+        keys = [ObjectKey(KEDA_API, "ScaledObject", name)]
+        if build_trigger_authentication(view.observed.cluster, batch):
+            keys.append(ObjectKey(KEDA_API, "TriggerAuthentication", name))
+        return _first_missing(view, keys) or _ready_condition(view.own[keys[0]], f"KEDA keeps {bounds}.")
+    if on_queue:
+        text = "KEDA is not installed; the number of batch workers follows their CPU use until it is."
+        return Finding(_FALSE, Reason.KEDA_MISSING, text)
+    key = ObjectKey("autoscaling/v2", "HorizontalPodAutoscaler", name)
+    bounds = f"between {scaling.min_replicas} and {scaling.max_replicas} batch workers"
+    return _not_there(view, key) or _on_cpu(view, view.own[key], bounds)
+
+
+def _batch_workers(view: View) -> BatchStatus | None:
+    """What the status tells of batches: something for as long as anything of them may be there, see `plan.places`."""
+    workload = view.workloads.get(naming.BATCH)
+    if workload:
+        return BatchStatus(
+            replicas=workload.count("replicas"),
+            ready_replicas=workload.count("readyReplicas"),
+            desired_replicas=workload.desired,
+        )
+    left = {key.name for key in view.own} & naming.batch_names(view.observed.cluster.name)
+    return BatchStatus() if left else None
+
+
 _PARTS: Mapping[str, Callable[[View], Finding | None]] = {
     ConditionType.AUTOSCALING: _autoscaling,
     ConditionType.TLS: _tls,
@@ -355,6 +491,8 @@ _PARTS: Mapping[str, Callable[[View], Finding | None]] = {
     ConditionType.DISRUPTION_BUDGET: _disruption_budget,
     ConditionType.NETWORK_POLICY: _network_policy,
     ConditionType.EXTERNAL_ACCESS: _external_access,
+    ConditionType.BATCH: _batch,
+    ConditionType.BATCH_AUTOSCALING: _batch_autoscaling,
 }
 
 
@@ -367,6 +505,12 @@ def _not_there(view: View, key: ObjectKey) -> Finding | None:
     if key not in view.own:
         return Finding(_UNKNOWN, Reason.PENDING, f"{key.kind} {key.name} is not there yet.")
     return None
+
+
+def _first_missing(view: View, keys: list[ObjectKey]) -> Finding | None:
+    """Why one of several objects is not as it should be, those that cannot be first; None where all are."""
+    found = [finding for key in keys if (finding := _not_there(view, key))]
+    return min(found, key=lambda finding: finding.status is not _FALSE, default=None)
 
 
 def _ready_condition(live: Manifest, text: str) -> Finding:
@@ -396,15 +540,14 @@ def _refused(view: View, key: ObjectKey) -> str:
     return _period(f"{key.kind} {key.name} was refused: {view.refused[key]}")
 
 
-def _is_late(view: View) -> bool:
-    return view.is_current and _conditions_of(view.live or {}).get("Progressing", {}).get("reason") == (
-        Reason.DEADLINE_EXCEEDED
-    )
+def _is_late(workload: Workload) -> bool:
+    progressing = _conditions_of(workload.live or {}).get("Progressing", {})
+    return workload.is_current and progressing.get("reason") == Reason.DEADLINE_EXCEEDED
 
 
-def _late(view: View) -> str:
-    updated, desired = view.count("updatedReplicas"), view.desired
-    return f"New workers did not come up in time; {updated} of {desired} have the present configuration."
+def _late(workload: Workload, component: str = naming.WORKER) -> str:
+    updated, desired = workload.count("updatedReplicas"), workload.desired
+    return f"New {_NOUNS[component]}s did not come up in time; {updated} of {desired} have the present configuration."
 
 
 def _conditions_of(live: Manifest) -> dict[str, Any]:
@@ -442,10 +585,10 @@ def _external_address(view: View) -> str:
 
 def _running(view: View, previous: FaceBlurClusterStatus) -> dict[str, Any]:
     """What runs: of ready workers, of those with the present configuration where there are any."""
-    ready = [pod for pod in pods.alive(view.observed.pods) if pods.is_ready(pod)] if view.live else []
+    ready = [pod for pod in pods.alive(view.pods(naming.WORKER)) if pods.is_ready(pod)] if view.workers.live else []
     if not ready:
         return {}
-    pod = min(ready, key=lambda pod: not pods.is_of(pod, view.template))
+    pod = min(ready, key=lambda pod: not pods.is_of(pod, view.workers.template))
     image = next((c["image"] for c in pod["spec"]["containers"] if c["name"] == naming.WORKER), "")
     image_id = str(pods.worker_status(pod).get("imageID", "")).rpartition("@")[2]
     report = view.observed.report

@@ -1,7 +1,7 @@
 """Compares what the watches tell with what is seen by asking: a watch that has died silently tells nothing.
 
 The same record answers a second question: whether an event is news, or is about a version of an object that the last
-look at its cluster has seen already.
+look at its resource has seen already.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .api.v1alpha1 import CLUSTER_KIND
-
-Key = tuple[str, str]
+from .api.v1alpha1_job import JOB_KIND
+from .observed import Key
 
 
 @dataclass(slots=True)
@@ -23,10 +23,10 @@ class _Record:
 
 
 class Watches:
-    """Versions of all objects, by cluster and by the objects' unique ids.
+    """Versions of all objects, by resource and by the objects' unique ids.
 
     A kind that no watch has ever told of is one that the operator may not watch, and a restart would not help: only the
-    clusters themselves are missed then.
+    resources themselves are missed then.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,13 +38,13 @@ class Watches:
         self._clock = clock
         self._records: dict[Key, _Record] = {}
         self._last_told = clock()
-        self._kinds = {CLUSTER_KIND}
+        self._kinds = {CLUSTER_KIND, JOB_KIND}
 
     def told(self, key: Key, kind: str, uid: str, version: str, *, gone: bool = False) -> bool:
         """Take in an event; returns whether it is news.
 
         Args:
-            key: Namespace and name of the cluster.
+            key: Of the resource.
             kind: Of the object.
             uid: Of the object.
             version: Its resource version.
@@ -61,10 +61,10 @@ class Watches:
         return record.seen.get(uid) != version
 
     def seen(self, key: Key, objects: Mapping[str, tuple[str, str]], since: float) -> None:
-        """Take in a look at a cluster.
+        """Take in a look at a resource.
 
         Args:
-            key: Namespace and name of the cluster.
+            key: Of the resource.
             objects: Kind and resource version of all its objects that are watched, by their ids.
             since: When the look began, by the clock.
         """
@@ -79,12 +79,12 @@ class Watches:
         }
 
     def has_seen(self, key: Key, uid: str, version: str) -> bool:
-        """Whether the last look at a cluster saw this version of an object."""
+        """Whether the last look at a resource saw this version of an object."""
         record = self._records.get(key)
         return record is not None and record.seen.get(uid) == version
 
     def forget(self, key: Key) -> None:
-        """Drop all about a cluster that is gone."""
+        """Drop all about a resource that is gone."""
         self._records.pop(key, None)
 
     def restarted(self) -> None:

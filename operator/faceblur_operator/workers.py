@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from .api.v1alpha1 import ModelVersion
 from .naming import METRICS_PORT
-from .observed import Manifest, WorkerReport
+from .observed import Key, Manifest, WorkerReport
 
 _TEMPLATE_HASH = "pod-template-hash"
 _SECONDS = 2.0
@@ -23,8 +23,6 @@ _LONGEST_VERSION = 64
 _MOST_MODELS = 16
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 
 def read_report(text: str) -> WorkerReport | None:

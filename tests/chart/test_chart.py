@@ -217,7 +217,9 @@ def test_the_definitions_are_those_of_the_models(render: Render) -> None:
 
 
 def test_the_definitions_can_go_with_the_release_or_be_left_out(render: Render) -> None:
-    assert "annotations" not in one(render({"crds": {"keep": False}}), "CustomResourceDefinition")["metadata"]
+    definitions = [item for item in render({"crds": {"keep": False}}) if item["kind"] == "CustomResourceDefinition"]
+    assert len(definitions) == len(crdgen.KINDS)
+    assert not any("annotations" in definition["metadata"] for definition in definitions)
     assert "CustomResourceDefinition" not in {item["kind"] for item in render({"crds": {"create": False}})}
 
 
@@ -228,7 +230,8 @@ def test_the_chart_says_which_definitions_it_has() -> None:
         crd["metadata"]["name"] for crd in crds
     ]
     assert yaml.safe_load(annotations["artifacthub.io/crdsExamples"]) == [
-        yaml.safe_load((ROOT / "examples" / "faceblurcluster.yaml").read_text(encoding="utf-8"))
+        yaml.safe_load((ROOT / "examples" / name).read_text(encoding="utf-8"))
+        for name in ("faceblurcluster.yaml", "faceblurjob.yaml")
     ]
 
 

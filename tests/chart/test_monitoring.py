@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from faceblur.v1 import errors_pb2
 from faceblur_operator import metrics as operator_metrics
+from faceblur_operator.observed import Key
 from faceblur_worker import metrics as worker_metrics
 from faceblur_worker.admission import Gate
 
@@ -53,7 +54,8 @@ def samples() -> dict[str, set[str]]:
     """What operator and workers publish."""
     gate = SimpleNamespace(inside=0, waiting=0, running=0, bytes=0, workers=1, longest_run=lambda: 0.0)
     operator = operator_metrics.Metrics()
-    operator.conditions[("shop", "demo")] = {"Ready": "True"}
+    operator.conditions[Key("FaceBlurCluster", "shop", "demo")] = {"Ready": "True"}
+    operator.conditions[Key("FaceBlurJob", "shop", "demo")] = {"Complete": "True"}
     shown = re.findall(r'metrics\.show\(\s*"(\w+)"', (ROOT / "operator/faceblur_operator/__main__.py").read_text())
     for name in shown:
         operator.show(name, name, float)

@@ -114,14 +114,14 @@ async def test_what_is_not_there_is_none_whether_object_or_kind() -> None:
     async with served() as (_, made):
         assert await made.get(SERVICE, "shop") is None
         assert await made.get(ObjectKey("keda.sh/v1alpha1", "ScaledObject", "demo"), "shop") is None
-        assert not await made.secret_exists("shop", "tls")
+        assert not await made.secret_version("shop", "tls")
 
 
 async def test_the_content_of_a_secret_is_never_asked_for() -> None:
     async with served() as (server, made):
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tls", "namespace": "shop"}}
         await server.put({**secret, "data": {"tls.key": "c2VjcmV0"}})
-        assert await made.secret_exists("shop", "tls")
+        assert await made.secret_version("shop", "tls")
         assert "as=PartialObjectMetadata" in server.calls[-1].headers["Accept"]
 
 
@@ -131,11 +131,11 @@ async def test_pods_are_chosen_by_their_labels_and_clusters_come_without_their_s
             metadata = {"name": name, "namespace": "shop", "labels": labels}
             await server.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
         assert [pod["metadata"]["name"] for pod in await made.pods("shop", "x=2")] == ["b"]
-        assert await made.clusters(None) == []
+        assert await made.resources("FaceBlurCluster", None) == []
         await server.put({"apiVersion": "faceblur.io/v1alpha1", "kind": "FaceBlurCluster", **CLUSTER, "spec": {"a": 1}})
-        (found,) = await made.clusters(None)
+        (found,) = await made.resources("FaceBlurCluster", None)
         assert found.keys() == {"metadata"}
-        assert await made.clusters("elsewhere") == []
+        assert await made.resources("FaceBlurCluster", "elsewhere") == []
 
 
 async def test_a_long_list_is_read_page_by_page() -> None:
@@ -162,10 +162,10 @@ async def test_only_the_object_that_was_meant_is_deleted() -> None:
 
 async def test_an_event_names_the_cluster_and_where_it_comes_from() -> None:
     async with api_server() as server, client(server.url, source="faceblur-operator-abc") as made:
-        await made.post_event(CLUSTER, Event("Ready", "word " * 1000, warning=True))
-        await made.post_event(CLUSTER, Event("Ready", "All is well."))
+        await made.post_event({"kind": "FaceBlurCluster", **CLUSTER}, Event("Ready", "word " * 1000, warning=True))
+        await made.post_event({"kind": "FaceBlurCluster", **CLUSTER}, Event("Ready", "All is well."))
         first, second = server.all("events")
-        assert first["regarding"]["uid"] == "1234"
+        assert (first["regarding"]["kind"], first["regarding"]["uid"]) == ("FaceBlurCluster", "1234")
         assert first["reportingInstance"] == "faceblur-operator-abc"
         assert (first["type"], second["type"]) == ("Warning", "Normal")
         assert len(first["note"]) == 1024, "the API server takes no longer ones"

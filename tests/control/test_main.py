@@ -20,6 +20,7 @@ from faceblur_operator.__main__ import main
 from faceblur_operator.config import PREFIX, ConfigurationError, OperatorSettings, load, unknown_variables
 from faceblur_operator.liveness import AddressInUse, serve
 from faceblur_operator.metrics import Metrics
+from faceblur_operator.observed import Key
 from support.api_server import api_server
 
 DOCUMENT = Path(__file__).parents[2] / "docs/operator-configuration.md"
@@ -88,12 +89,12 @@ def record(message: str, **extra: object) -> logging.LogRecord:
 
 
 def test_a_log_line_is_json_and_names_the_cluster() -> None:
-    token = logs.CLUSTER.set(("shop", "demo"))
+    token = logs.RESOURCE.set(Key("FaceBlurCluster", "shop", "demo"))
     try:
         line = json.loads(logs.JsonFormatter().format(record("applied", kind="Service")))
         text = logs.TextFormatter().format(record("applied", kind="Service"))
     finally:
-        logs.CLUSTER.reset(token)
+        logs.RESOURCE.reset(token)
     assert {name: line[name] for name in ("level", "message", "namespace", "cluster", "kind")} == {
         "level": "info",
         "message": "applied",

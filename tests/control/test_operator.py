@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from faceblur_operator import kube
+from faceblur_operator.handlers import watched_kinds
 from faceblur_operator.observed import Manifest
+from faceblur_operator.rounds import JOBS
 from support.api_server import ApiServer, api_server, refuse
 from support.eventual import eventually
 from support.running_operator import at_rest, cluster_manifest, condition, looks, roll_out, running_operator
@@ -26,6 +28,7 @@ OWNED = {
     "horizontalpodautoscalers": "demo-worker",
 }
 KEDA = "keda.sh/v1alpha1"
+WATCHES = 2 + len(watched_kinds({JOBS}))  # besides clusters and jobs
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +52,7 @@ def exist(server: ApiServer) -> bool:
 
 def watched(server: ApiServer) -> bool:
     """Whether there is a watch for every kind."""
-    return server.streams() > len(OWNED)
+    return server.streams() == WATCHES
 
 
 def asked_to_watch(server: ApiServer, resource: str, since: int = 0) -> bool:
@@ -209,7 +212,7 @@ async def test_watches_that_are_started_anew_leave_none_of_the_old_ones(
             server.faults.clear()
         await eventually(lambda: watched(server))
         await at_rest(server)
-        assert server.streams() == len(OWNED) + 2, "clusters and pods are watched as well"
+        assert server.streams() == WATCHES
 
 
 async def test_an_optional_kind_is_used_when_it_is_installed_and_given_up_when_it_is_removed(

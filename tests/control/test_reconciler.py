@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from faceblur_operator.kinds import ClusterKind
 from faceblur_operator.kube import Conflict, Forbidden, KubeError, NotFound, Refused, Terminating, Unreachable
 from faceblur_operator.metrics import Metrics
-from faceblur_operator.observed import Manifest, ObjectKey, WorkerReport
+from faceblur_operator.observed import Key, Manifest, ObjectKey, WorkerReport
 from faceblur_operator.plan import OPTIONAL_APIS
 from faceblur_operator.reconciler import Reconciler
 from faceblur_operator.watches import Watches
@@ -16,7 +17,7 @@ from faceblur_operator.workers import Reports
 from support.clusters import NOON, SETTINGS, foreign, running_pod
 from support.fake_kube import CLUSTER, FakeKube
 
-KEY = ("shop", "demo")
+KEY = Key("FaceBlurCluster", "shop", "demo")
 DEPLOYMENT = ObjectKey("apps/v1", "Deployment", "demo-worker")
 AUTOSCALER = ObjectKey("autoscaling/v2", "HorizontalPodAutoscaler", "demo-worker")
 
@@ -25,8 +26,16 @@ async def no_answer(address: str) -> WorkerReport | None:
     return None
 
 
-def make(kube: FakeKube, ask: Any = no_answer) -> Reconciler:
-    return Reconciler(kube, SETTINGS, watches=Watches(), reports=Reports(ask), metrics=Metrics(), now=lambda: NOON)
+def make(
+    kube: FakeKube, ask: Any = no_answer, watches: Watches | None = None, metrics: Metrics | None = None
+) -> Reconciler:
+    return Reconciler(
+        kube,
+        [ClusterKind(kube, SETTINGS, Reports(ask))],
+        watches=watches or Watches(),
+        metrics=metrics or Metrics(),
+        now=lambda: NOON,
+    )
 
 
 def error(kind: type[KubeError], message: str = "so be it", **more: Any) -> KubeError:
@@ -234,9 +243,7 @@ async def test_an_event_that_cannot_be_written_harms_nothing() -> None:
 async def test_a_look_is_remembered_so_that_its_own_echo_is_no_news() -> None:
     kube = FakeKube()
     watches = Watches()
-    reconciler = Reconciler(
-        kube, SETTINGS, watches=watches, reports=Reports(no_answer), metrics=Metrics(), now=lambda: NOON
-    )
+    reconciler = make(kube, watches=watches)
     await settle(reconciler, kube)
     for place, live in kube.objects.items():
         metadata = live["metadata"]
@@ -247,9 +254,7 @@ async def test_a_look_is_remembered_so_that_its_own_echo_is_no_news() -> None:
 async def test_conditions_are_counted_and_a_cluster_that_is_gone_is_not() -> None:
     kube = FakeKube()
     metrics = Metrics()
-    reconciler = Reconciler(
-        kube, SETTINGS, watches=Watches(), reports=Reports(no_answer), metrics=metrics, now=lambda: NOON
-    )
+    reconciler = make(kube, metrics=metrics)
     await settle(reconciler, kube)
     labels = {"condition": "Ready", "status": "False"}
     assert metrics.registry.get_sample_value("faceblur_operator_cluster_conditions", labels) == 1

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from faceblur_operator.kinds import ClusterKind, JobKind
 from faceblur_operator.kube import Forbidden, Unreachable
 from faceblur_operator.liveness import Liveness
 from faceblur_operator.metrics import Metrics
-from faceblur_operator.reconciler import Key, Known, Reconciler
+from faceblur_operator.observed import Key
+from faceblur_operator.reconciler import Known, Reconciler
 from faceblur_operator.rounds import Rounds
 from faceblur_operator.watches import Watches
 from faceblur_operator.workers import Reports
 from support.clusters import SETTINGS
 from support.fake_kube import CLUSTER, FakeKube
 
-KEY = ("shop", "demo")
+KEY = Key("FaceBlurCluster", "shop", "demo")
 KEDA = "keda.sh/v1alpha1"
 
 
@@ -28,13 +30,13 @@ class Setup:
         self.watches = Watches(lambda: self.now)
         reports = Reports(self._ask)
         self.metrics = Metrics()
-        self.reconciler = Reconciler(self.kube, SETTINGS, watches=self.watches, reports=reports, metrics=self.metrics)
+        kinds = (ClusterKind(self.kube, SETTINGS, reports), JobKind(self.kube, SETTINGS))
+        self.reconciler = Reconciler(self.kube, kinds, watches=self.watches, metrics=self.metrics)
         self.rounds = Rounds(
             self.kube,
             self.reconciler,
             queue=self,
             watches=self.watches,
-            reports=reports,
             metrics=self.metrics,
             namespaces=namespaces,
             tick_seconds=15,
@@ -113,11 +115,11 @@ async def test_without_the_kind_itself_nothing_is_listed(caplog: pytest.LogCaptu
 async def test_a_secret_that_is_waited_for_is_asked_for_in_every_round_and_one_that_is_there_less_often() -> None:
     setup = Setup()
     await setup.tick()
-    setup.know(secrets={"tls": False})
+    setup.know(secrets={"tls": ""})
     assert await setup.tick() == []
     setup.kube.secrets.add("tls")
     assert await setup.tick() == [KEY]
-    setup.know(secrets={"tls": True})
+    setup.know(secrets={"tls": "1"})
     setup.kube.log.clear()
     for _ in range(8):
         await setup.tick()
@@ -140,7 +142,10 @@ async def test_a_ready_cluster_is_looked_at_again_when_its_time_has_come_and_ano
 async def test_each_namespace_that_is_served_is_listed() -> None:
     setup = Setup(namespaces=("shop", "press"))
     await setup.tick()
-    assert [entry for entry in setup.kube.log if entry.startswith("clusters")] == ["clusters shop", "clusters press"]
+    assert [entry for entry in setup.kube.log if entry.startswith("FaceBlurClusters")] == [
+        "FaceBlurClusters shop",
+        "FaceBlurClusters press",
+    ]
 
 
 async def test_all_is_well_as_long_as_rounds_succeed_or_a_watch_tells_something() -> None:
@@ -178,11 +183,11 @@ async def test_a_namespace_that_is_closed_to_the_operator_does_not_close_the_oth
     setup = Setup(namespaces=("press", "shop"))
     await setup.tick()
     setup.know()
-    setup.kube.failures["clusters press"] = Forbidden("list", 403, "Forbidden", "no")
+    setup.kube.failures["FaceBlurClusters press"] = Forbidden("list", 403, "Forbidden", "no")
     setup.kube.change(paused=True)
     assert await setup.tick() == [KEY]
     setup.know()
-    setup.kube.failures["clusters shop"] = Forbidden("list", 403, "Forbidden", "no")
+    setup.kube.failures["FaceBlurClusters shop"] = Forbidden("list", 403, "Forbidden", "no")
     assert await setup.tick() == [], "it is not known to be gone"
     assert setup.rounds.age() == 0
 
@@ -190,7 +195,7 @@ async def test_a_namespace_that_is_closed_to_the_operator_does_not_close_the_oth
 async def test_secrets_that_may_not_be_read_do_not_end_a_round() -> None:
     setup = Setup()
     await setup.tick()
-    setup.know(secrets={"tls": False, "ca": False})
+    setup.know(secrets={"tls": "", "ca": ""})
     setup.kube.failures["secret tls"] = Forbidden("get", 403, "Forbidden", "no")
     setup.kube.secrets.add("ca")
     assert await setup.tick() == [KEY]

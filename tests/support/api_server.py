@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ Fault = Callable[["Call"], web.Response | None]
 
 KINDS: Mapping[str, Mapping[str, str]] = {
     "v1": {"services": "Service", "serviceaccounts": "ServiceAccount", "pods": "Pod", "secrets": "Secret"}
+    | {"configmaps": "ConfigMap"}
     | {"namespaces": "Namespace"},
     "apps/v1": {"deployments": "Deployment"},
     "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
@@ -31,12 +33,14 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
     "apiextensions.k8s.io/v1": {"customresourcedefinitions": "CustomResourceDefinition"},
     "events.k8s.io/v1": {"events": "Event"},
-    "faceblur.io/v1alpha1": {"faceblurclusters": "FaceBlurCluster"},
+    "batch/v1": {"jobs": "Job", "cronjobs": "CronJob"},
+    "rbac.authorization.k8s.io/v1": {"roles": "Role", "rolebindings": "RoleBinding"},
+    "faceblur.io/v1alpha1": {"faceblurclusters": "FaceBlurCluster", "faceblurjobs": "FaceBlurJob"},
 }
 OPTIONAL_KINDS: Mapping[str, Mapping[str, str]] = {
-    "keda.sh/v1alpha1": {"scaledobjects": "ScaledObject"},
+    "keda.sh/v1alpha1": {"scaledobjects": "ScaledObject", "triggerauthentications": "TriggerAuthentication"},
     "cert-manager.io/v1": {"certificates": "Certificate"},
-    "monitoring.coreos.com/v1": {"servicemonitors": "ServiceMonitor"},
+    "monitoring.coreos.com/v1": {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor"},
 }
 
 
@@ -400,8 +404,8 @@ def _selects(call: Call, manifest: Manifest | None) -> bool:
     if manifest is None or call.namespace not in ("", manifest["metadata"].get("namespace")):
         return False
     labels = manifest["metadata"].get("labels") or {}
-    wanted = [part.split("=") for part in call.query.get("labelSelector", "").split(",") if part]
-    return all(labels.get(name) == value for name, value in wanted)
+    wanted = re.findall(r"([^,= ]+)(?:=([^,]*)| in \(([^)]*)\))", call.query.get("labelSelector", ""))
+    return all(labels.get(name) in (values.split(",") if values else [value]) for name, value, values in wanted)
 
 
 def _event(call: Call, change: _Change) -> Manifest | None:

@@ -161,23 +161,25 @@ def condition(name: str, status: str, reason: str = "", message: str = "", since
     return found if since is None else {**found, "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
-def running_pod(name: str, template: str = "") -> Manifest:
-    """A worker that answers.
+def running_pod(name: str, template: str = "", component: str = naming.WORKER) -> Manifest:
+    """A pod that answers.
 
     Args:
         name: Of the pod.
         template: Digest of what it was made from.
+        component: That it is one of.
     """
     return {
         "metadata": {
             "name": name,
             "namespace": "shop",
             "uid": f"uid-of-{name}",
+            "labels": {naming.COMPONENT_LABEL: component},
             "annotations": {naming.TEMPLATE_ANNOTATION: template},
         },
         "spec": {
             "containers": [
-                {"name": "worker", "image": SETTINGS.worker_image, "resources": {"limits": {"memory": "1Gi"}}}
+                {"name": component, "image": SETTINGS.worker_image, "resources": {"limits": {"memory": "1Gi"}}}
             ]
         },
         "status": {
@@ -185,7 +187,7 @@ def running_pod(name: str, template: str = "") -> Manifest:
             "conditions": [condition("PodScheduled", "True"), condition("Ready", "True")],
             "containerStatuses": [
                 {
-                    "name": "worker",
+                    "name": component,
                     "image": SETTINGS.worker_image,
                     "imageID": IMAGE_ID,
                     "ready": True,
@@ -242,6 +244,7 @@ class World:
         objects: What is live in its namespace.
         pods: Of the workers.
         secrets: Names of those that there are.
+        versions: Of Secrets that were changed.
         apis: Optional kinds that there are.
         memory: What the operator remembers.
         report: What the workers say.
@@ -253,6 +256,7 @@ class World:
         self.objects: dict[ObjectKey, Manifest] = {}
         self.pods: list[Manifest] = []
         self.secrets: set[str] = set()
+        self.versions: dict[str, str] = {}
         self.apis = frozenset(apis)
         self.memory = Memory()
         self.report: WorkerReport | None = None
@@ -295,7 +299,7 @@ class World:
             cluster=seen,
             objects={key: copy.deepcopy(live) for key, live in self.objects.items() if key in names},
             pods=tuple(copy.deepcopy(self.pods)),
-            secrets={name: name in self.secrets for name in secrets(seen)},
+            secrets={name: self.versions.get(name, "1") if name in self.secrets else "" for name in secrets(seen)},
             apis=self.apis,
             report=self.report,
         )

@@ -19,7 +19,8 @@ class FakeKube:
 
     Attributes:
         objects: What there is, the cluster itself included.
-        running: The workers' pods.
+        running: The pods.
+        runs: Kubernetes Jobs of a schedule.
         secrets: Names of the Secrets that there are.
         groups: What `apis` answers.
         log: Every call, as its verb with a kind or name.
@@ -31,6 +32,7 @@ class FakeKube:
     def __init__(self, **spec: Any) -> None:
         self.objects: dict[ObjectKey, Manifest] = {}
         self.running: list[Manifest] = []
+        self.runs: list[Manifest] = []
         self.secrets: set[str] = set()
         self.groups = frozenset({"faceblur.io/v1alpha1"})
         self.log: list[str] = []
@@ -59,9 +61,9 @@ class FakeKube:
         self._note("apis")
         return self.groups
 
-    async def clusters(self, namespace: str | None) -> list[Manifest]:
-        self._note(f"clusters {namespace}")
-        return [{"metadata": copy.deepcopy(self.cluster["metadata"])}] if CLUSTER in self.objects else []
+    async def resources(self, kind: str, namespace: str | None) -> list[Manifest]:
+        self._note(f"{kind}s {namespace}")
+        return [{"metadata": copy.deepcopy(live["metadata"])} for key, live in self.objects.items() if key.kind == kind]
 
     async def get(self, key: ObjectKey, namespace: str) -> Manifest | None:
         self._note(f"get {key.kind}")
@@ -71,9 +73,13 @@ class FakeKube:
         self._note("pods")
         return copy.deepcopy(self.running)
 
-    async def secret_exists(self, namespace: str, name: str) -> bool:
+    async def jobs(self, namespace: str, selector: str) -> list[Manifest]:
+        self._note("jobs")
+        return copy.deepcopy(self.runs)
+
+    async def secret_version(self, namespace: str, name: str) -> str:
         self._note(f"secret {name}")
-        return name in self.secrets
+        return "1" if name in self.secrets else ""
 
     async def apply(
         self, manifest: Manifest, *, manager: str = naming.FIELD_MANAGER, force: bool = True, subresource: str = ""
@@ -97,14 +103,20 @@ class FakeKube:
             live[part] = {**live.get(part, {}), **copy.deepcopy(manifest[part])}
         return copy.deepcopy(self._store(key, live))
 
-    async def delete(self, key: ObjectKey, namespace: str, uid: str) -> None:
+    async def delete(self, key: ObjectKey, namespace: str, uid: str, version: str = "") -> None:
         self._note(f"delete {key.kind}")
-        assert self.objects[key]["metadata"]["uid"] == uid
+        metadata = self.objects[key]["metadata"]
+        assert metadata["uid"] == uid
+        assert version in ("", metadata["resourceVersion"])
         del self.objects[key]
 
-    async def post_event(self, cluster: Manifest, event: Event) -> None:
+    async def post_event(self, resource: Manifest, event: Event) -> None:
         self._note(f"event {event.reason}")
         self.events.append(event)
+
+    def put(self, manifest: Manifest) -> None:
+        """Put an object there as somebody else than the operator."""
+        self._store(naming.key_of(manifest), copy.deepcopy(manifest))
 
     def _store(self, key: ObjectKey, manifest: Manifest) -> Manifest:
         was = self.objects.get(key)

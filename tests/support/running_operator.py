@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from faceblur_operator.__main__ import serve_clusters
+from faceblur_operator.__main__ import serve_resources
 from faceblur_operator.config import OperatorSettings
 from faceblur_operator.observed import Manifest
 from support.api_server import ApiServer
@@ -45,7 +45,7 @@ async def running_operator(
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     stopping = asyncio.Event()
     chosen = {"address": "127.0.0.1:0", "tick_seconds": 0.05, "worker_image": "worker:1", **settings}
-    task = asyncio.create_task(serve_clusters(OperatorSettings(**chosen), stopping))
+    task = asyncio.create_task(serve_resources(OperatorSettings(**chosen), stopping))
     try:
         yield
         assert not task.done(), "the operator has ended by itself"

@@ -45,6 +45,7 @@ Quantity = Annotated[
     ),
 ]
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=_DNS_NAME)]
+SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_DNS_NAME)]
 Text = Annotated[str, Field(max_length=4096)]
 # Workers are given the list with commas between, and drop blanks around a name.
@@ -449,6 +450,259 @@ class Service(Model):
     load_balancer_class: str | None = Field(None, max_length=253, description="Which load balancer serves it.")
 
 
+class EmbeddedBroker(Model):
+    """A single Valkey without persistence, for trying out: what it loses is handed out again, from the ledger."""
+
+    memory: Quantity = Field("128Mi", description="Memory of its pod; three quarters of it hold tasks.")
+
+
+class BrokerType(StrEnum):
+    """What speaks at the other end of the broker's URL."""
+
+    REDIS = "Redis"
+    RABBITMQ = "RabbitMQ"
+
+
+class RedisQueue(Model):
+    """Where KEDA counts the pages that wait. It cannot take this from a URL."""
+
+    address: str = Field(
+        max_length=300, pattern=r"^[^\s/@:]+:[0-9]{1,5}$", description="HOST:PORT, the same as in the URL."
+    )
+    database: int = Field(0, ge=0, le=1000000, description="Number of the database, the same as in the URL.")
+    tls: bool = Field(False, description="Whether connections are encrypted: the URL begins with rediss:// then.")
+    username_key: SecretKey | None = Field(None, description="Key of the broker's Secret with the user's name.")
+    password_key: SecretKey | None = Field(None, description="Key of the broker's Secret with the password.")
+
+
+class Broker(Model):
+    """Hands pages to batch workers. It needs no persistence."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.secretName) != has(self.embedded)",
+                "set either secretName, a Secret with the broker's URL, or embedded: {}, a small Valkey for trying out",
+            ),
+            ("has(self.secretName) || self.type == 'Redis'", "the embedded broker is of type Redis"),
+            (
+                "!has(self.redis) || (has(self.secretName) && self.type == 'Redis')",
+                "redis says where the Redis of a Secret is; it goes with secretName and type Redis",
+            ),
+        )
+    )
+
+    secret_name: SecretName | None = Field(
+        None,
+        description="Secret with the broker's URL: redis://, rediss://, valkey://, valkeys://, amqp:// or amqps://.",
+    )
+    key: SecretKey = Field("url", description="Key of that Secret that holds the URL.")
+    type: BrokerType = Field(
+        BrokerType.REDIS, description="Redis, which Valkey counts as, or RabbitMQ. KEDA has to know."
+    )
+    redis: RedisQueue | None = Field(None, description="Where KEDA finds the Redis whose URL is in secretName.")
+    embedded: EmbeddedBroker | None = Field(
+        None, description="A single Valkey that the operator runs, without password and without persistence."
+    )
+
+
+class Addressing(StrEnum):
+    """Where a request names the bucket."""
+
+    PATH = "path"
+    VIRTUAL = "virtual"
+
+
+class Encryption(StrEnum):
+    """How a store is asked to encrypt what it keeps."""
+
+    S3 = "AES256"
+    KMS = "aws:kms"
+    KMS_TWICE = "aws:kms:dsse"
+
+
+class StorageProfile(Model):
+    """How an S3-compatible store is reached. Jobs name the profile, never credentials."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.endpoint) || self.allowHTTP || !self.endpoint.startsWith('http:')",
+                "the endpoint is http://, which is not encrypted; set allowHTTP if that is meant",
+            ),
+            (
+                "!self.anonymous || !has(self.credentialsSecretName)",
+                "anonymous requests are not signed; leave credentialsSecretName away",
+            ),
+            (
+                "!has(self.kmsKey) || (has(self.encryption) && self.encryption != 'AES256')",
+                "kmsKey needs encryption aws:kms or aws:kms:dsse",
+            ),
+        )
+    )
+
+    name: str = Field(
+        min_length=1,
+        max_length=40,
+        pattern=_DNS_LABEL,
+        description="Name that jobs use. The profile called default is used where a job names none.",
+    )
+    endpoint: str | None = Field(
+        None,
+        max_length=2048,
+        pattern=r"^https?://[^/?#@\s]+/?$",
+        description="URL of the server, without bucket and path. Unset: Amazon S3 in region.",
+    )
+    region: str = Field("us-east-1", min_length=1, max_length=63, description="Region that requests are signed for.")
+    addressing: Addressing = Field(
+        Addressing.PATH, description="path: https://server/bucket/key; virtual: https://bucket.server/key."
+    )
+    allow_http: bool = Field(
+        False, alias="allowHTTP", description="Permits an http:// endpoint: pictures travel in the clear."
+    )
+    ca_secret_name: SecretName | None = Field(
+        None, description="Secret with authorities that are trusted for this server besides the system's."
+    )
+    ca_key: SecretKey = Field("ca.crt", description="Key of that Secret.")
+    credentials_secret_name: SecretName | None = Field(
+        None,
+        description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if need be, AWS_SESSION_TOKEN; renewed "
+        "ones are used without a restart. Unset: what the cloud provides to the pod.",
+    )
+    anonymous: bool = Field(False, description="Requests are not signed.")
+    encryption: Encryption | None = Field(
+        None, description="Asked for with everything that is written. Unset: the bucket's own."
+    )
+    kms_key: str | None = Field(None, max_length=2048, description="Key for aws:kms. Unset: the account's.")
+    storage_class: str | None = Field(None, max_length=63, description="Of what is written. Unset: the bucket's.")
+
+
+class BatchTLS(Model):
+    """How batch workers and planners trust the workers, and how they prove who they are."""
+
+    ca_secret_name: SecretName | None = Field(
+        None,
+        description="Secret whose `ca.crt` signs the workers' certificate. Unset: the workers' own Secret, in which "
+        "cert-manager puts it.",
+    )
+    client_secret_name: SecretName | None = Field(
+        None, description="Secret of type kubernetes.io/tls that is shown to the workers (tls.mutual)."
+    )
+    server_name: str | None = Field(
+        None, max_length=253, description="Name in the workers' certificate. Unset: that of the headless Service."
+    )
+
+
+class BatchResources(Model):
+    """CPU and memory of one batch worker."""
+
+    requests: QuantityMap = Field(
+        {"cpu": "100m", "memory": "256Mi"}, description="What the scheduler sets aside for a batch worker."
+    )
+    limits: QuantityMap = Field({"memory": "1Gi"}, description="What a batch worker may use at most.")
+
+
+class BatchWorkers(Model):
+    """One batch worker pod: it moves pictures between the store and the workers, and holds no engine."""
+
+    resources: BatchResources = Field(BatchResources(), description="CPU and memory of a batch worker.")
+    threads: int = Field(4, ge=1, le=256, description="Pages worked on at the same time.")
+    concurrency: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Pictures of a page in work at the same time. Memory holds threads times as many, twice.",
+    )
+    grace_seconds: int = Field(
+        60, ge=5, le=3600, description="How long one that is told to go has for the pictures in its hands."
+    )
+    log_level: LogLevel = Field(LogLevel.INFO, description="The least important lines that are logged.")
+
+
+class BatchAutoscalingMode(StrEnum):
+    """Who decides how many batch workers there are."""
+
+    QUEUE = "Queue"
+    CPU = "CPU"
+    FIXED = "Fixed"
+
+
+class BatchAutoscaling(Model):
+    """How many batch workers there are."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.minReplicas <= self.maxReplicas", "minReplicas must not be above maxReplicas"),
+            (
+                "self.minReplicas >= 1 || self.mode != 'CPU'",
+                "minReplicas 0 needs mode Queue: CPU says nothing where no batch worker runs",
+            ),
+        )
+    )
+
+    mode: BatchAutoscalingMode = Field(
+        BatchAutoscalingMode.QUEUE,
+        description="Queue: by the pages that wait, where KEDA is installed; by CPU until then. CPU: a "
+        "HorizontalPodAutoscaler. Fixed: batch.replicas.",
+    )
+    min_replicas: int = Field(1, ge=0, le=1000, description="Fewest batch workers; 0 only takes effect with KEDA.")
+    max_replicas: int = Field(10, ge=1, le=1000, description="Most batch workers.")
+    pages_per_worker: int | None = Field(
+        None, ge=1, le=10000, description="Pages in the queue for each batch worker. Unset: batch.workers.threads."
+    )
+    target_cpu_percent: int = Field(
+        70, ge=1, le=1000, alias="targetCPUPercent", description="Average CPU use that is aimed for, in mode CPU."
+    )
+    behavior: Passthrough | None = Field(
+        None, description="`behavior` of the HorizontalPodAutoscaler (autoscaling/v2), passed through."
+    )
+    polling_interval_seconds: int = Field(15, ge=1, le=86400, description="How often KEDA looks at the queue.")
+    cooldown_seconds: int = Field(
+        300, ge=0, le=86400, description="How long the queue has to be empty before the last batch worker goes."
+    )
+
+
+class Batch(Model):
+    """Batches: pictures of a store are taken through the workers into a store, as FaceBlurJobs ask for it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.replicas) == (self.autoscaling.mode == 'Fixed')",
+                "batch.replicas and batch.autoscaling.mode Fixed belong together; with an autoscaler set minReplicas "
+                "and maxReplicas instead",
+            ),
+            (
+                "self.autoscaling.mode != 'Queue' || has(self.broker.embedded) || self.broker.type != 'Redis' || "
+                "has(self.broker.redis)",
+                "mode Queue counts pages in Redis, and KEDA cannot read where that is from a URL: set "
+                "broker.redis.address, or choose another batch.autoscaling.mode",
+            ),
+        )
+    )
+
+    broker: Broker = Field(description="Hands pages to batch workers.")
+    storage: tuple[StorageProfile, ...] = Field(
+        (), max_length=32, description="Stores that jobs may name.", json_schema_extra=UNIQUE_NAMES
+    )
+    tls: BatchTLS | None = Field(None, description="How the workers are trusted, where spec.tls is set.")
+    workers: BatchWorkers = Field(BatchWorkers(), description="One batch worker pod.")
+    replicas: int | None = Field(None, ge=0, le=1000, description="Number of batch workers with mode Fixed.")
+    autoscaling: BatchAutoscaling = Field(BatchAutoscaling(), description="How many batch workers there are.")
+    scheduling: Scheduling = Field(Scheduling(), description="Where batch workers, broker and planners run.")
+    pod_labels: TextMap | None = Field(None, description="Labels added to pods of batch workers and planners.")
+    pod_annotations: TextMap | None = Field(None, description="Annotations added to them.")
+    service_account_annotations: TextMap | None = Field(
+        None, description="Annotations of their service accounts, by which some clouds hand out access to stores."
+    )
+    egress: tuple[Passthrough, ...] = Field(
+        (),
+        max_length=100,
+        description="Egress rules as in a NetworkPolicy, for the stores and a broker of your own. Empty: TCP to "
+        "anywhere, since policies take addresses and only names are known here.",
+    )
+
+
 class EnvVar(Model):
     """An environment variable of the worker's container."""
 
@@ -541,6 +795,15 @@ class FaceBlurClusterSpec(Model):
                 "replicas and autoscaling.mode Fixed belong together; with an autoscaler set minReplicas and "
                 "maxReplicas instead",
             ),
+            (
+                "!has(self.batch) || !has(self.batch.tls) || has(self.tls)",
+                "batch.tls says how the workers' certificate is trusted, and tls, which gives them one, is not set",
+            ),
+            (
+                "!has(self.batch) || !has(self.tls) || !has(self.tls.mutual) || "
+                "(has(self.batch.tls) && has(self.batch.tls.clientSecretName))",
+                "tls.mutual asks batch workers for a certificate too: set batch.tls.clientSecretName",
+            ),
         )
     )
 
@@ -569,6 +832,9 @@ class FaceBlurClusterSpec(Model):
     service: Service = Field(Service(), description="How callers reach the workers.")
     pod_template: PodTemplate = Field(PodTemplate(), description="What is added to worker pods.")
     metrics: Metrics = Field(Metrics(), description="How the workers are watched.")
+    batch: Batch | None = Field(
+        None, description="Batches from a store into a store, with FaceBlurJobs. Unset: workers are only called."
+    )
     paused: bool = Field(
         False, description="While true the operator writes nothing for this cluster but its status; workers go on."
     )
@@ -602,6 +868,14 @@ class ModelVersion(Model):
     sha256: str = Field(max_length=64, description="SHA-256 of its file.")
 
 
+class BatchStatus(Model):
+    """What was observed of the batch workers."""
+
+    replicas: int = Field(0, description="Batch workers that exist.")
+    ready_replicas: int = Field(0, description="Batch workers that take pages.")
+    desired_replicas: int = Field(0, description="Batch workers that there should be, as the autoscaler decided.")
+
+
 class FaceBlurClusterStatus(Model):
     """What was observed last."""
 
@@ -624,6 +898,7 @@ class FaceBlurClusterStatus(Model):
     image_id: str = Field("", alias="imageID", description="Digest of that image.")
     version: str = Field("", description="FaceBlur version that the ready workers report.")
     models: tuple[ModelVersion, ...] = Field((), max_length=16, description="Models that the ready workers report.")
+    batch: BatchStatus | None = Field(None, description="The batch workers, where spec.batch asks for some.")
 
 
 class ObjectMeta(Model):

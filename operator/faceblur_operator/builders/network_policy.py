@@ -8,6 +8,7 @@ from typing import Any
 from .. import naming
 from ..api.v1alpha1 import FaceBlurCluster, ServiceType
 from ..observed import Manifest
+from .batch_network_policy import clients
 
 
 def build_network_policy(
@@ -20,14 +21,14 @@ def build_network_policy(
     node, which no policy keeps out.
 
     Args:
-        cluster: Whose workers.
+        cluster: Whose workers. Its batch workers and planners are callers, too.
         operator_namespace: Where the operator runs; empty where that is not known, as outside the cluster.
         operator_labels: Labels of the operator's pods.
     """
     policy = cluster.spec.network_policy
     pictures: dict[str, Any] = {"ports": [_port(naming.GRPC_PORT)]}
     if policy.callers:
-        pictures["from"] = list(policy.callers)
+        pictures["from"] = [*policy.callers, *(clients(cluster) if cluster.spec.batch else ())]
     elif cluster.spec.service.type not in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER):
         pictures["from"] = [{"podSelector": {}}]
     monitors = list(policy.monitors) or [{"namespaceSelector": {}}]

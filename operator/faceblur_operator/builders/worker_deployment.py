@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from .. import compare, naming
 from ..api.v1alpha1 import FaceBlurCluster
 from ..observed import Manifest
+from . import pod as pods
 from .worker_environment import CLIENT_CA_FOLDER, TLS_FOLDER, worker_environment
-
-# The image's user. Numbers, so that the kubelet can see that it is not root.
-_USER = 65532
-# A worker that is told to go ends by itself before it is killed.
-_KILL_AFTER_GRACE_SECONDS = 5
 
 
 def build_worker_deployment(cluster: FaceBlurCluster, *, default_image: str, replicas: int | None) -> Manifest:
@@ -46,16 +43,6 @@ def build_worker_deployment(cluster: FaceBlurCluster, *, default_image: str, rep
 def _template(cluster: FaceBlurCluster, image: str) -> dict[str, Any]:
     spec = cluster.spec
     pod = spec.pod_template
-    scheduling = spec.scheduling
-    optional = {
-        "imagePullSecrets": [secret.model_dump() for secret in spec.image_pull_secrets],
-        "nodeSelector": scheduling.node_selector,
-        "tolerations": list(scheduling.tolerations),
-        "affinity": scheduling.affinity,
-        "topologySpreadConstraints": _spread(cluster),
-        "priorityClassName": scheduling.priority_class_name,
-        "runtimeClassName": scheduling.runtime_class_name,
-    }
     return {
         "metadata": {
             "labels": {**(pod.labels or {}), **naming.labels(cluster)},
@@ -63,23 +50,15 @@ def _template(cluster: FaceBlurCluster, image: str) -> dict[str, Any]:
         },
         "spec": {
             "serviceAccountName": naming.worker_name(cluster.name),
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": spec.workers.grace_seconds + _KILL_AFTER_GRACE_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": _USER,
-                "runAsGroup": _USER,
-                "fsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            **copy.deepcopy(dict(pods.POD)),
+            "terminationGracePeriodSeconds": spec.workers.grace_seconds + pods.KILL_AFTER_GRACE_SECONDS,
             "containers": [_container(cluster, image)],
             "volumes": [
-                {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+                dict(pods.HOME_VOLUME),
                 *(_secret_volume(name, secret, files) for name, secret, files, _ in _certificates(cluster)),
                 *(volume.model_dump(mode="json", by_alias=True, exclude_none=True) for volume in pod.volumes),
             ],
-            **{name: value for name, value in optional.items() if value},
+            **pods.placement(spec, spec.scheduling, naming.selector_labels(cluster)),
         },
     }
 
@@ -103,15 +82,9 @@ def _container(cluster: FaceBlurCluster, image: str) -> dict[str, Any]:
         "startupProbe": _probe("readiness", period=1, failures=180),
         "readinessProbe": _probe("readiness", period=5, failures=2),
         "livenessProbe": _probe("liveness", period=10, failures=3),
-        # The last lines of the log become the termination message: nobody needs the right to read logs to say why.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        **copy.deepcopy(dict(pods.CONTAINER)),
         "volumeMounts": [
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  the pod's own, in memory
+            dict(pods.HOME_MOUNT),
             *({"name": name, "mountPath": folder, "readOnly": True} for name, _, _, folder in _certificates(cluster)),
             *spec.pod_template.volume_mounts,
         ],
@@ -120,7 +93,7 @@ def _container(cluster: FaceBlurCluster, image: str) -> dict[str, Any]:
 
 def _environment(cluster: FaceBlurCluster) -> list[dict[str, Any]]:
     """The worker's variables win over the user's; a name that is there twice would be refused."""
-    variables: dict[str, dict[str, Any]] = {"HOME": {"name": "HOME", "value": "/tmp"}}  # noqa: S108
+    variables: dict[str, dict[str, Any]] = {"HOME": {"name": "HOME", "value": pods.HOME}}
     for variable in cluster.spec.pod_template.env:
         variables[variable.name] = variable.model_dump(mode="json", by_alias=True, exclude_none=True)
     for name, value in worker_environment(cluster).items():
@@ -153,20 +126,3 @@ def _probe(service: str, *, period: int, failures: int) -> dict[str, Any]:
         "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
-
-
-def _spread(cluster: FaceBlurCluster) -> list[dict[str, Any]]:
-    selector = {"labelSelector": {"matchLabels": naming.selector_labels(cluster)}}
-    constraints = cluster.spec.scheduling.topology_spread_constraints
-    if constraints is not None:
-        return [{**selector, **constraint} for constraint in constraints]
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "matchLabelKeys": ["pod-template-hash"],  # the workers that go do not count for those that come
-            **selector,
-        }
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]
