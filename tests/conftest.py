@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from support.signals import let_children_be_interrupted
 
 # A deadline per example is an assertion on time, and fails on a busy machine.
 settings.register_profile("no-deadline", deadline=None)
@@ -15,15 +16,8 @@ settings.load_profile("no-deadline")
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start be interrupted, also where the tests themselves run in the background.
-
-    A shell makes the commands that it starts in the background ignore SIGINT, and `nohup` makes them ignore SIGHUP;
-    their children inherit that.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Whatever runs the tests, what they start can be interrupted."""
+    let_children_be_interrupted()
 
 
 @pytest.fixture(autouse=True)

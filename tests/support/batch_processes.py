@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +31,7 @@ from .running_worker import eventually, picture
 
 TESTS = Path(__file__).parents[1]
 PICTURE_SECONDS = 0.03  # long enough for something to be killed in the middle of a job of hundreds
+PAGE_SIZE = 32
 QUICK = {
     "CONCURRENCY": 4,
     "THREADS": 2,
@@ -192,9 +195,18 @@ class Processes:
         if self.broker:
             self.broker.kill()
 
+    def blurred(self) -> int:
+        """Pictures that the workers have blurred, as they count them themselves."""
+        ports = [
+            line["metrics_port"] for worker in self.blur_workers for line in worker.lines if "metrics_port" in line
+        ]
+        pages = [urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode() for port in ports]
+        counts = re.findall(r'^faceblur_worker_pictures_total\{outcome="ok"\} (\S+)$', "\n".join(pages), re.M)
+        return round(sum(map(float, counts)))
+
     def planner(self, source: str, destination: str, *more: str) -> Program:
         """`faceblur batch run`, not started yet."""
-        command = ("-m", "faceblur_cli", "batch", "run", source, destination, "--json", "--page-size", "32")
+        command = ("-m", "faceblur_cli", "batch", "run", source, destination, "--json", "--page-size", str(PAGE_SIZE))
         surroundings = ("--broker", self.broker_url, "--cluster", str(self.environment["FACEBLUR_BATCH_SERVER"]))
         return Program(*command, "--parallelism", "4", *surroundings, *more, environment=self.environment, stdout=True)
 
