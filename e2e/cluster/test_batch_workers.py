@@ -113,7 +113,7 @@ def serve(workers: Workers, name: str, port: int) -> None:
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": name, "namespace": workers.namespace},
-            "spec": {"selector": {"pod": name}, "ports": [{"port": port}]},
+            "spec": {"clusterIP": "None", "selector": {"pod": name}, "ports": [{"port": port}]},
         }
     )
 

@@ -222,7 +222,7 @@ def test_a_schedule_runs_by_the_minute_and_a_run_does_what_is_new(
 def test_a_planner_may_write_the_status_of_its_own_job_and_nothing_else(
     kube: Cluster, surroundings: Surroundings, job: Job
 ) -> None:
-    surroundings.bucket("fill", "photos", "rights/", "400")
+    surroundings.bucket("fill", "photos", "rights/", "2000")
     job.apply("rights", planner={"resources": {"requests": {"cpu": "50m"}}})
     job.wait_done(1)
     (pod,) = job.pods()

@@ -259,6 +259,10 @@ def test_there_is_never_more_than_one_embedded_broker() -> None:
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
+def test_who_still_calls_a_broker_that_is_gone_finds_no_name_instead_of_somebody_elses_address() -> None:
+    assert world(EMBEDDED).live("Service", "demo-broker")["spec"]["clusterIP"] == "None"
+
+
 def test_no_component_selects_the_pods_of_another() -> None:
     made = world(EMBEDDED)
     selectors = [deployment(made, f"demo-{name}")["spec"]["selector"]["matchLabels"] for name in ("worker", "batch")]

@@ -153,7 +153,9 @@ class Surroundings:
         }
         data = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
         mounts = data["volumeMounts"] + container.pop("volumeMounts", [])
-        self._apply("v1", "Service", name, {"spec": {"selector": {"app": name}, "ports": [{"port": port}]}})
+        self._apply(
+            "v1", "Service", name, {"spec": {"clusterIP": "None", "selector": {"app": name}, "ports": [{"port": port}]}}
+        )
         spec: Manifest = {
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,

@@ -37,13 +37,19 @@ def build_broker_deployment(
 
 
 def build_broker_service(cluster: FaceBlurCluster) -> Manifest:
-    """Return the Service by which batch workers, planners and KEDA find the broker."""
+    """Return the Service by which batch workers, planners and KEDA find the broker.
+
+    Headless: who still calls when it is deleted finds no name, instead of calling an address that is nobody's by then,
+    or the next Service's.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": naming.metadata(cluster, naming.broker_name(cluster.name), naming.BROKER),
         "spec": {
             "type": "ClusterIP",
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,  # there is one pod; until it listens, callers are refused and come again
             "selector": naming.selector_labels(cluster, naming.BROKER),
             "ports": [
                 {"name": "redis", "port": naming.BROKER_PORT, "targetPort": naming.BROKER_PORT, "protocol": "TCP"}
