@@ -401,7 +401,9 @@ def test_a_local_batch_leaves_nothing_running(tmp_path: Path, number: int) -> No
 
 @pytest.mark.timeout(180)
 def test_a_local_batch_goes_from_a_folder_to_a_folder(tmp_path: Path) -> None:
-    samples = Path(__file__).parents[2] / "examples" / "photos"
+    """Of the evaluation set where FACEBLUR_EVALSET names it, else of the sample photographs."""
+    evalset = os.environ.get("FACEBLUR_EVALSET")
+    samples = Path(evalset, "images") if evalset else Path(__file__).parents[2] / "examples" / "photos"
     run = [sys.executable, "-m", "faceblur_cli", "batch"]
     out = tmp_path / "out"
     first = subprocess.run([*run, "run", str(samples), str(out)], capture_output=True, text=True, check=False)
