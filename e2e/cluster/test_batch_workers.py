@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.cluster import Cluster, Manifest, condition, eventually
+from support.cluster import Cluster, Manifest, condition, eventually, full_name
 from support.operator import Operator
 from support.workers import API_VERSION, KIND, RESTRICTED_CONTAINER, RESTRICTED_POD, Workers, fixed, merged
 
@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.timeout(600)]
 QUIET: dict[str, Any] = {
     **fixed(0),
     "batch": {
-        "storage": [{"name": "default", "endpoint": "http://store:9000", "allowHTTP": True, "anonymous": True}],
         "workers": {
             "threads": 2,
             "graceSeconds": 10,
@@ -66,7 +65,9 @@ def workers(kube: Cluster, namespace: str) -> Workers:
 
 
 def ask(workers: Workers, **batch: Any) -> None:
-    workers.apply(merged(QUIET, {"batch": batch}))
+    endpoint = f"http://{full_name('store', workers.namespace)}:9000"
+    storage = [{"name": "default", "endpoint": endpoint, "allowHTTP": True, "anonymous": True}]
+    workers.apply(merged(QUIET, {"batch": {"storage": storage, **batch}}))
 
 
 def run(workers: Workers, name: str, image: str, command: list[str], **container: Any) -> None:
@@ -75,7 +76,7 @@ def run(workers: Workers, name: str, image: str, command: list[str], **container
         "app.kubernetes.io/name": "faceblur",
         "app.kubernetes.io/instance": workers.name,
         "app.kubernetes.io/component": "planner",
-        "pod": name,
+        "app": name,
     }
     memory = {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}
     workers.kube.apply(
@@ -106,26 +107,18 @@ def run(workers: Workers, name: str, image: str, command: list[str], **container
     )
 
 
-def serve(workers: Workers, name: str, port: int) -> None:
-    """A Service for a pod that `run` starts."""
-    workers.kube.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": workers.namespace},
-            "spec": {"clusterIP": "None", "selector": {"pod": name}, "ports": [{"port": port}]},
-        }
-    )
-
-
 def empty_store(workers: Workers, image: str) -> None:
-    serve(workers, "store", 9000)
+    workers.kube.expose("store", workers.namespace, 9000)
     run(workers, "store", image, ["python", "-c", EMPTY_STORE])
 
 
 def send(workers: Workers, image: str, pages: int, broker: dict[str, Any] | None = None) -> None:
     """Put pages into the queue."""
-    address = {"value": f"redis://{workers.name}-broker:6379/0"} if broker is None else {"valueFrom": broker}
+    address = (
+        {"value": f"redis://{full_name(f'{workers.name}-broker', workers.namespace)}:6379/0"}
+        if broker is None
+        else {"valueFrom": broker}
+    )
     variables = [
         {"name": "FACEBLUR_BATCH_BROKER", **address},
         {"name": "FACEBLUR_BATCH_QUEUE", "value": f"faceblur.{workers.namespace}.{workers.name}"},
@@ -229,9 +222,9 @@ def redis(workers: Workers, name: str, worker_image: str) -> str:
     arguments = ["--save", "", "--dir", "/tmp", "--requirepass", "sesame"]
     image = os.environ.get("FACEBLUR_REDIS_IMAGE")
     program = ["redis-server"] if image else ["python", "-c", VALKEY]
-    serve(workers, name, 6379)
+    workers.kube.expose(name, workers.namespace, 6379)
     run(workers, name, image or worker_image, [*program, *arguments])
-    return f"redis://:sesame@{name}.{workers.namespace}.svc.cluster.local:6379/0"
+    return f"redis://:sesame@{full_name(name, workers.namespace)}:6379/0"
 
 
 def test_a_broker_of_ones_own_is_waited_for_and_a_changed_secret_leads_to_another_one(
@@ -260,7 +253,7 @@ def test_a_broker_of_ones_own_is_waited_for_and_a_changed_secret_leads_to_anothe
     eventually(lambda: given_up(workers) == 2, 60, "the end of two pages by way of the second broker")
 
     (before,) = pods(workers)
-    kube.apply(secret(workers, "broker", url="redis://nowhere:6379/0"))
+    kube.apply(secret(workers, "broker", url=f"redis://{full_name('nowhere', workers.namespace)}:6379/0"))
     look = {"metadata": {"annotations": {"example.org/look": "now"}}}  # not only when it is time to look at Secrets
     kube.patch(API_VERSION, KIND, workers.name, workers.namespace, look)
     eventually(lambda: len(pods(workers)) == 2, 60, "a batch worker with the third broker")
@@ -309,7 +302,6 @@ def test_keda_brings_batch_workers_with_the_pages_and_takes_the_last_one_away(
 
     before = applied(operator)
     # The store does not answer yet, so all pages stay in work or in the queue: two of each batch worker's threads.
-    serve(workers, "store", 9000)
     send(workers, worker_image, 6)
     workers.wait(lambda body: batch_workers(body) == (3, 3), 240)
     empty_store(workers, worker_image)

@@ -12,7 +12,7 @@ import pytest
 from faceblur_operator import crdgen
 from faceblur_operator.api.v1alpha1_job import JOB_KIND
 from support.cluster import Cluster, Evidence, RefusedError, condition, eventually
-from support.jobs import API_VERSION, BATCH, Job, Surroundings, progress
+from support.jobs import API_VERSION, Job, Surroundings, batch, progress
 from support.operator import Operator
 from support.workers import Workers, fixed
 
@@ -66,7 +66,7 @@ def surroundings(kube: Cluster, operator: Operator, worker_image: str) -> Iterat
     try:
         made.start(worker_image)
         workers = Workers(kube, namespace)
-        workers.apply({**fixed(1), "batch": dict(BATCH)})
+        workers.apply({**fixed(1), "batch": batch(namespace)})
         workers.wait_ready(1)
         yield made
     finally:
@@ -241,9 +241,9 @@ def test_a_job_waits_for_its_cluster_and_says_what_is_missing(kube: Cluster, sur
     another = Workers(kube, surroundings.namespace, "another")
     another.apply(fixed(1))
     job.wait(lambda body: condition(body, "ClusterReady").get("reason") == "BatchMissing")
-    another.apply({**fixed(1), "batch": {**BATCH, "storage": []}})
+    another.apply({**fixed(1), "batch": {**batch(surroundings.namespace), "storage": []}})
     job.wait(lambda body: condition(body, "ClusterReady").get("reason") == "StorageProfileMissing")
-    another.apply({**fixed(1), "batch": dict(BATCH)})
+    another.apply({**fixed(1), "batch": batch(surroundings.namespace)})
     done = progress(job.wait_phase("Completed", seconds=180))
     assert done["done"] == 10
     job.delete()

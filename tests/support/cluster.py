@@ -105,6 +105,11 @@ def condition(resource: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
     return next((dict(entry) for entry in found if entry["type"] == kind), {})
 
 
+def full_name(service: str, namespace: str) -> str:
+    """Full DNS name of a Service; a shorter one is looked up outside the cluster while no pod is behind it."""
+    return f"{service}.{namespace}.svc.cluster.local"
+
+
 class Cluster:
     """The API server of the cluster that a kubeconfig points at."""
 
@@ -200,6 +205,15 @@ class Cluster:
         labels = {"pod-security.kubernetes.io/enforce": "restricted", "faceblur.io/e2e": "true"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         self.wait_until("v1", "ServiceAccount", "default", name, bool, 30)
+
+    def expose(self, name: str, namespace: str, port: int) -> None:
+        """Make a headless Service for the pod with the label `app` of this name.
+
+        Headless, so that nothing is sent to an address that is nobody's any more once the Service is gone.
+        """
+        spec = {"clusterIP": "None", "selector": {"app": name}, "ports": [{"port": port}]}
+        metadata = {"name": name, "namespace": namespace}
+        self.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
     def define(self, crd: Manifest) -> None:
         """Apply a definition, and wait until the API server serves its kind."""

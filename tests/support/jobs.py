@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 
 from support.bad_pictures import REFUSED
-from support.cluster import Cluster, Manifest, condition
+from support.cluster import Cluster, Manifest, condition, full_name
 from support.workers import RESTRICTED_CONTAINER, RESTRICTED_POD, merged
 
 API_VERSION = "faceblur.io/v1alpha1"
@@ -24,25 +24,27 @@ BUCKET = Path(__file__).parents[2] / "e2e" / "cluster" / "bucket.py"
 ACCESS_KEY, SECRET_KEY = "key-of-the-tests", "secret-of-the-tests"
 BUCKETS = ("photos", "blurred")
 
-# What a cluster needs to do batches here: quick signs of life, since tests wait for what follows their absence.
-BATCH: Mapping[str, Any] = {
-    "replicas": 1,
-    "autoscaling": {"mode": "Fixed"},
-    "broker": {"secretName": "broker"},
-    "storage": [
-        {
-            "name": "default",
-            "endpoint": "http://store:7070",
-            "allowHTTP": True,
-            "credentialsSecretName": "store",
-        }
-    ],
-    "workers": {
-        "threads": 2,
-        "graceSeconds": 10,
-        "resources": {"requests": {"cpu": "100m", "memory": "150Mi"}, "limits": {"memory": "500Mi"}},
-    },
-}
+
+def batch(namespace: str) -> dict[str, Any]:
+    """What a cluster needs to do batches here: quick signs of life, since tests wait for what follows their absence."""
+    return {
+        "replicas": 1,
+        "autoscaling": {"mode": "Fixed"},
+        "broker": {"secretName": "broker"},
+        "storage": [
+            {
+                "name": "default",
+                "endpoint": f"http://{full_name('store', namespace)}:7070",
+                "allowHTTP": True,
+                "credentialsSecretName": "store",
+            }
+        ],
+        "workers": {
+            "threads": 2,
+            "graceSeconds": 10,
+            "resources": {"requests": {"cpu": "100m", "memory": "150Mi"}, "limits": {"memory": "500Mi"}},
+        },
+    }
 
 
 def samples() -> dict[str, bytes]:
@@ -84,10 +86,13 @@ class Surroundings:
 
     def start(self, image: str) -> None:
         """Make everything, and wait until it answers."""
-        endpoint = {"ENDPOINT": "http://store:7070", "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
+        url = f"http://{full_name('store', self.namespace)}:7070"
+        endpoint = {"ENDPOINT": url, "ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         self._apply("v1", "Secret", "store", {"stringData": keys})
-        self._apply("v1", "Secret", "broker", {"stringData": {"url": "redis://redis:6379/0"}})
+        self._apply(
+            "v1", "Secret", "broker", {"stringData": {"url": f"redis://{full_name('redis', self.namespace)}:6379/0"}}
+        )
         binary = {name: base64.b64encode(data).decode() for name, data in {**samples(), **poison()}.items()}
         self._apply("v1", "ConfigMap", "bucket", {"data": {"bucket.py": BUCKET.read_text()}, "binaryData": binary})
         folders = "import os; [os.makedirs('/data/' + name, exist_ok=True) for name in " + repr(BUCKETS) + "]"
@@ -153,9 +158,7 @@ class Surroundings:
         }
         data = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
         mounts = data["volumeMounts"] + container.pop("volumeMounts", [])
-        self._apply(
-            "v1", "Service", name, {"spec": {"clusterIP": "None", "selector": {"app": name}, "ports": [{"port": port}]}}
-        )
+        self.kube.expose(name, self.namespace, port)
         spec: Manifest = {
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,
