@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from faceblur_operator import crdgen
-from support.cluster import Cluster, Evidence, eventually
+from support.cluster import Cluster, Evidence
+from support.eventual import eventually
 from support.workers import API_VERSION, KIND
 
 ROOT = Path(__file__).parents[2]

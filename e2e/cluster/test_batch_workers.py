@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.cluster import Cluster, Manifest, condition, eventually, full_name
+from support.cluster import Cluster, Manifest, condition, full_name
+from support.eventual import eventually
 from support.operator import Operator
 from support.workers import API_VERSION, KIND, RESTRICTED_CONTAINER, RESTRICTED_POD, Workers, fixed, merged
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from faceblur_operator import crdgen
-from support.cluster import Cluster, Evidence, Manifest, condition, eventually
+from support.cluster import Cluster, Evidence, Manifest, condition
+from support.eventual import eventually
 
 pytestmark = [pytest.mark.usefixtures("crds"), pytest.mark.timeout(300)]
 

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from support.certificates import Authority
-from support.cluster import Cluster, RefusedError, condition, eventually
+from support.cluster import Cluster, RefusedError, condition
+from support.eventual import eventually
 from support.operator import Operator
 from support.workers import Callers, Workers, fixed
 

@@ -11,7 +11,8 @@ import pytest
 
 from faceblur_operator import crdgen
 from faceblur_operator.api.v1alpha1_job import JOB_KIND
-from support.cluster import Cluster, Evidence, RefusedError, condition, eventually
+from support.cluster import Cluster, Evidence, RefusedError, condition
+from support.eventual import eventually
 from support.jobs import API_VERSION, Job, Surroundings, batch, progress
 from support.operator import Operator
 from support.workers import Workers, fixed

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from support.cluster import Cluster, condition, eventually
+from support.cluster import Cluster, condition
+from support.eventual import eventually
 from support.operator import Operator
 from support.workers import Callers, Workers, fixed
 

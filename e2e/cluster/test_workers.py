@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.cluster import Cluster, condition, eventually
+from support.cluster import Cluster, condition
+from support.eventual import eventually
 from support.workers import Callers, Workers, fixed
 
 pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.timeout(300)]

@@ -21,12 +21,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from faceblur_batch.config import settings_from
+from faceblur_batch.config import BatchSettings
 from faceblur_batch.driver import Driver
 from faceblur_batch.job import JobSpec
 from faceblur_batch.local import Command, Local, worker_command
 from faceblur_batch.storage.opening import open_store
 from faceblur_batch.storage.store import ObjectStore
+from faceblur_process.settings import read
 from support.bad_pictures import REFUSED
 from support.batch_processes import (
     PAGE_SIZE,
@@ -42,7 +43,8 @@ from support.batch_processes import (
     running,
     written,
 )
-from support.running_worker import BREAKS, HANGS, KILLS, eventually, picture
+from support.eventual import eventually
+from support.running_worker import BREAKS, HANGS, KILLS, picture
 from support.s3_server import NEEDED, S3Server, frontend, running_s3, s3_binary
 
 COUNT = 400
@@ -286,7 +288,7 @@ def test_poison_among_many_good_pictures_is_refused_each_with_its_reason(place: 
     for key, data in (good | bad).items():
         source.put(key, data)
     with Local(fast_worker()) as machine:
-        settings = settings_from({"server": machine.worker(), "broker": machine.broker(), **LOCAL})
+        settings = read(BatchSettings, {"server": machine.worker(), "broker": machine.broker(), **LOCAL})
         machine.batch_worker(settings)
         ended = Driver(JobSpec(source=place.source, destination=place.destination, page_size=200), settings).run()
     assert assert_sound(good | bad, destination, tmp_path / "manifest").keys() <= {"no_face", "blurred", "refused"}

@@ -27,8 +27,9 @@ from faceblur_batch.storage.opening import open_store
 from faceblur_batch.storage.store import ObjectStore
 from faceblur_batch.watched import Watched
 from support.batch_processes import TESTS, Processes, Program, fill, free_port
+from support.eventual import eventually
 from support.notifications import records
-from support.running_worker import eventually, picture
+from support.running_worker import picture
 from support.s3_server import ACCESS_KEY, NEEDED, SECRET_KEY, S3Server, running_s3, s3_binary
 
 SOURCE, DESTINATION = "s3://pictures/in/", "s3://pictures/out/"

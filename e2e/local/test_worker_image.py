@@ -22,8 +22,8 @@ import pytest
 from faceblur_engine.pipeline import Engine
 from faceblur_engine.types import Options, Profile
 from support import images
+from support.eventual import eventually
 from support.images import output
-from support.running_worker import eventually
 
 pytestmark = pytest.mark.timeout(1200)  # a first build downloads all packages
 

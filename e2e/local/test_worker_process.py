@@ -21,7 +21,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from faceblur import FaceBlurClient, KeepaliveConfig, RetryConfig
 from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc
-from support.running_worker import eventually, picture
+from support.eventual import eventually
+from support.running_worker import picture
 
 TESTS = Path(__file__).parents[2] / "tests"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from . import logs
-from .config import ConfigurationError, OperatorSettings, load, unknown_variables
+from faceblur_process import logs
+from faceblur_process.settings import ConfigurationError, load, unknown_variables
+
+from .config import OperatorSettings
 from .handlers import Handlers, watch
 from .kinds import ClusterKind, JobKind
 from .kube import Kube, NoCredentials, load_configuration
@@ -18,7 +19,7 @@ from .liveness import AddressInUse, Liveness, serve
 from .metrics import Metrics
 from .observed import Key
 from .plan import PlanSettings
-from .reconciler import Reconciler
+from .reconciler import Reconciler, log_context
 from .rounds import Rounds
 from .watches import Watches
 from .workers import Reports, WorkerClient
@@ -34,12 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     last line that was written says why.
     """
     try:
-        settings = load(sys.argv[1:] if argv is None else argv)
+        settings = load(
+            OperatorSettings,
+            sys.argv[1:] if argv is None else argv,
+            program="python -m faceblur_operator",
+            description="Keep FaceBlurClusters and FaceBlurJobs as their specs say until SIGTERM.",
+        )
     except ConfigurationError as error:
         sys.stderr.write(f"faceblur_operator: {error}\n")
         return 2
-    logs.configure(settings.log_level, settings.log_format)
-    for name in unknown_variables(os.environ):
+    logs.configure(
+        settings.log_level,
+        settings.log_format,
+        context=log_context,
+        left_out=("settings", "k8s_skip", "k8s_ref"),  # kopf's own
+        quiet=("kopf", "asyncio", "aiohttp"),  # they tell about themselves, in debug with whole objects
+    )
+    for name in unknown_variables(OperatorSettings):
         log.warning("%s is not a setting of this version and has no effect", name)
     try:
         asyncio.run(serve_resources(settings))

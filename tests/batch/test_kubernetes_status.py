@@ -23,7 +23,7 @@ from faceblur_batch.outcomes import Kind
 from faceblur_batch.planner import Phase, Status
 from faceblur_batch.summary import Summary
 from support.certificates import Authority
-from support.running_worker import eventually
+from support.eventual import eventually
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from faceblur_batch import leash
-from support.running_worker import eventually
+from support.eventual import eventually
 
 # Says that it runs, and ends in order when it is asked to.
 COMMAND = """

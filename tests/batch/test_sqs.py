@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from faceblur_batch.config import ConfigurationError, watch_settings_from
+from faceblur_batch.config import WatchSettings
 from faceblur_batch.errors import AccessDenied, TransientStorageError
 from faceblur_batch.inbox import Inbox
 from faceblur_batch.intake import Intake
 from faceblur_batch.job import JobSpec
 from faceblur_batch.sqs import AT_ONCE, TOGETHER, Message, QueueReader, QueueUnavailable, SqsQueue
+from faceblur_process.settings import ConfigurationError, read
 from support.memory_store import MemoryStore, Operation
 from support.notifications import records
 from support.sqs_server import SqsServer, sqs_server
@@ -203,8 +204,8 @@ def test_the_region_is_that_of_the_url() -> None:
 @pytest.mark.parametrize("url", ["http://queue:9324/1/x", "queue", "ftp://x/y", "https://u:p@queue/1/x"])
 def test_a_queue_that_cannot_be_meant_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="sqs_url"):
-        watch_settings_from({"sqs_url": url})
+        read(WatchSettings, {"sqs_url": url})
 
 
 def test_a_queue_in_the_clear_has_to_be_meant() -> None:
-    assert watch_settings_from({"sqs_url": "http://queue:9324/1/x", "sqs_allow_http": True}).sqs_url
+    assert read(WatchSettings, {"sqs_url": "http://queue:9324/1/x", "sqs_allow_http": True}).sqs_url

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 import faceblur
 from faceblur_batch import generation as generations_module
-from faceblur_batch.config import watch_settings_from
+from faceblur_batch.config import WatchSettings
 from faceblur_batch.driver import Driver
 from faceblur_batch.errors import AccessDenied, TransientStorageError
 from faceblur_batch.generation import latest
@@ -24,6 +24,7 @@ from faceblur_batch.ledger import ROOT, Mark, State, generations, last_generatio
 from faceblur_batch.planner import Before, Phase
 from faceblur_batch.storage.store import ObjectInfo
 from faceblur_batch.watch import Watch
+from faceblur_process.settings import read
 from support.batches import PIXELS, Crash, CrashAt
 from support.memory_store import MemoryStore, Operation
 from support.watching import EVERY, SETTLE, Watching, last_manifest
@@ -497,7 +498,7 @@ def test_everything_is_known_of_generations_that_were_written_before_there_was_a
 
 def test_a_process_that_stands_still_or_whose_receivers_have_ended_is_not_well(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
-    settings = watch_settings_from({"webhook_address": "127.0.0.1:0", "webhook_token_file": tmp_path / "token"})
+    settings = read(WatchSettings, {"webhook_address": "127.0.0.1:0", "webhook_token_file": tmp_path / "token"})
     spec = JobSpec(source="s3://pictures/", destination=str(tmp_path / "out"))
     watch = Watch(Driver(spec, settings), settings, threading.Event())
     assert watch.trouble() is None

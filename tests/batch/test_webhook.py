@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from faceblur_batch import webhook
-from faceblur_batch.config import ConfigurationError, watch_settings_from
+from faceblur_batch.config import WatchSettings
 from faceblur_batch.errors import TransientStorageError
 from faceblur_batch.inbox import Inbox
 from faceblur_batch.intake import Intake
 from faceblur_batch.job import JobSpec
 from faceblur_batch.webhook import LONGEST, CannotListen, receive
+from faceblur_process.settings import ConfigurationError, read
 from support.memory_store import MemoryStore, Operation
 from support.notifications import records
 
@@ -182,10 +183,10 @@ def test_an_address_in_use_is_said_to_be(hook: Hook) -> None:
 @pytest.mark.parametrize("address", ["0.0.0.0:80", "[::]:80", "example.org:80", "10.0.0.1:80"])
 def test_beyond_this_machine_a_token_is_needed(address: str) -> None:
     with pytest.raises(ConfigurationError, match="webhook_token_file has to be set"):
-        watch_settings_from({"webhook_address": address})
-    assert watch_settings_from({"webhook_address": address, "webhook_token_file": "token"})
+        read(WatchSettings, {"webhook_address": address})
+    assert read(WatchSettings, {"webhook_address": address, "webhook_token_file": "token"})
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "localhost:80", ""])
 def test_on_this_machine_none_is(address: str) -> None:
-    assert watch_settings_from({"webhook_address": address}).webhook_address == address
+    assert read(WatchSettings, {"webhook_address": address}).webhook_address == address

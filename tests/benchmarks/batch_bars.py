@@ -33,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import faceblur
-from faceblur_batch.config import settings_from
+from faceblur_batch.config import BatchSettings
 from faceblur_batch.driver import Driver
 from faceblur_batch.generation import begin
 from faceblur_batch.job import JobSpec
@@ -44,6 +44,7 @@ from faceblur_batch.planner import ENDED, Planner, Watch
 from faceblur_batch.storage.opening import open_store
 from faceblur_batch.storage.store import ObjectHeaders, ObjectInfo, ObjectStore, StoredObject
 from faceblur_batch.summary import Summary
+from faceblur_process.settings import read
 from support.batches import Blurrer
 from support.memory_store import EVERYTHING
 from support.s3_server import running_s3
@@ -219,7 +220,7 @@ class Rounds:
             self.places["S3"] = ("s3://pictures/in/", "s3://pictures/out")
         self.machine = stack.enter_context(Local(worker))
         given = {"server": self.machine.worker(), "broker": self.machine.broker(), "threads": 4, "concurrency": 4}
-        self.settings = settings_from(given | {"flush_seconds": 2.0, "poll_seconds": 0.5} | more)
+        self.settings = read(BatchSettings, given | {"flush_seconds": 2.0, "poll_seconds": 0.5} | more)
         self.machine.batch_worker(self.settings)
         self._client = stack.enter_context(faceblur.FaceBlurClient(self.settings.server))
         list(self._client.blur_many(self.paths[:50], concurrency=8))  # warm

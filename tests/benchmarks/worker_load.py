@@ -26,7 +26,7 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from faceblur.v1 import faceblur_service_pb2, options_pb2
-from faceblur_worker.memory import keep_freed_buffers
+from faceblur_process.memory import keep_freed_buffers
 
 METHOD = "/faceblur.v1.FaceBlurService/BlurImage"
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]

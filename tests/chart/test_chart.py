@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 import faceblur
-from faceblur_operator import config, crdgen, kube
+from faceblur_operator import crdgen, kube
+from faceblur_operator.config import OperatorSettings
+from faceblur_process.settings import unknown_variables
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "faceblur"
@@ -149,10 +151,10 @@ def test_every_variable_is_a_setting_that_the_operator_takes(
     render: Render, variant: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = settings_of(one(render(variant), "Deployment"))
-    assert config.unknown_variables(values) == []
+    assert unknown_variables(OperatorSettings, values) == []
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    settings = config.load([])
+    settings = OperatorSettings()
     assert settings.namespaces == tuple(variant.get("watchNamespaces", ()))
     image = {"repository": "localhost/faceblur-worker", **variant.get("workerImage", {})}
     assert settings.worker_image.startswith(image["repository"])
@@ -163,7 +165,7 @@ def test_the_operator_knows_its_own_labels_and_namespace(render: Render, monkeyp
     deployment = one(render({"podLabels": {"team": "privacy"}}), "Deployment")
     for name, value in settings_of(deployment).items():
         monkeypatch.setenv(name, value)
-    assert config.load([]).own_labels == deployment["spec"]["selector"]["matchLabels"]
+    assert OperatorSettings().own_labels == deployment["spec"]["selector"]["matchLabels"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     by_name = {entry["name"]: entry for entry in container["env"]}
     assert by_name["FACEBLUR_OPERATOR_OWN_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}

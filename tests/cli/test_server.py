@@ -27,8 +27,9 @@ from faceblur_engine.detectors import default_margin
 from faceblur_engine.pipeline import Engine
 from faceblur_engine.types import ModelInfo, Options, Profile
 from support.certificates import Authority
+from support.eventual import eventually
 from support.fake_engine import FakeEngine
-from support.running_worker import Hold, LoopThread, RunningWorker, eventually, running
+from support.running_worker import Hold, LoopThread, RunningWorker, running
 
 from .conftest import Outcome, Run, files_in, picture
 from .test_rerun import counts

@@ -12,7 +12,7 @@ import pytest
 from faceblur_operator import kube
 from faceblur_operator.observed import Manifest
 from support.api_server import ApiServer, api_server
-from support.eventual import eventually
+from support.eventual import eventually_async
 from support.running_operator import at_rest, cluster_manifest, condition, running_operator
 
 KEDA, MONITORING = "keda.sh/v1alpha1", "monitoring.coreos.com/v1"
@@ -65,11 +65,11 @@ async def test_batches_are_built_repaired_and_taken_away_with_documented_rights(
         server.install(MONITORING)
         await server.put(broker("one"))
         await server.put(cluster_manifest(batch=BATCH, metrics={"serviceMonitor": {"enabled": True}}))
-        await eventually(lambda: there(server))
+        await eventually_async(lambda: there(server))
         await at_rest(server)
         for resource, name in MADE.items():
             await server.remove(resource, name)
-            await eventually(lambda: there(server))
+            await eventually_async(lambda: there(server))
         await at_rest(server)
         writes = len(server.writes())
 
@@ -77,7 +77,7 @@ async def test_batches_are_built_repaired_and_taken_away_with_documented_rights(
             manifest["data"] = {"profiles.json": "{}"}
 
         await server.edit("configmaps", "demo-batch", meddle)
-        await eventually(lambda: len(server.writes()) > writes)
+        await eventually_async(lambda: len(server.writes()) > writes)
         await at_rest(server)
         assert "platform" in (server.get("configmaps", "demo-batch") or {})["data"]["profiles.json"]
 
@@ -85,7 +85,7 @@ async def test_batches_are_built_repaired_and_taken_away_with_documented_rights(
             del manifest["spec"]["batch"]
 
         await server.edit("faceblurclusters", "demo", without)
-        await eventually(lambda: not any(server.get(resource, name) for resource, name in MADE.items()))
+        await eventually_async(lambda: not any(server.get(resource, name) for resource, name in MADE.items()))
         await at_rest(server)
         assert {(call.group, call.resource, call.verb) for call in server.calls} <= set(documented_rights())
 
@@ -95,14 +95,14 @@ async def test_a_changed_secret_of_the_broker_is_noticed_without_being_read(
 ) -> None:
     async with api_server() as server, running_operator(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest(batch=BATCH))
-        await eventually(lambda: condition(server, "Batch") == ("False", "SecretMissing"))
+        await eventually_async(lambda: condition(server, "Batch") == ("False", "SecretMissing"))
         assert read_by(server) is None
         await server.put(broker("one"))
-        await eventually(lambda: read_by(server))
+        await eventually_async(lambda: read_by(server))
         await at_rest(server)
         before = read_by(server)
         await server.put(broker("two"))
-        await eventually(lambda: read_by(server) != before)
+        await eventually_async(lambda: read_by(server) != before)
         asked = [call.headers.get("Accept", "") for call in server.calls if call.resource == "secrets"]
         assert asked
         assert all("PartialObjectMetadata" in accept for accept in asked)

@@ -18,7 +18,7 @@ from faceblur_operator.watches import Watches
 from faceblur_operator.workers import Reports
 from support.api_server import ApiServer, api_server
 from support.clusters import NOON, SETTINGS
-from support.eventual import eventually
+from support.eventual import eventually_async
 from support.fake_kube import CLUSTER, FakeKube
 from support.job_world import BATCH, JOB, batch_cluster, job_body
 from support.running_operator import at_rest, cluster_manifest, roll_out, running_operator
@@ -185,7 +185,7 @@ async def serve_batches(server: ApiServer) -> None:
     for name in ("broker", "store"):
         await server.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "shop"}})
     await server.put(cluster_manifest(batch={**BATCH, "storage": [*BATCH["storage"]]}))
-    await eventually(lambda: server.get("deployments", "demo-worker"))
+    await eventually_async(lambda: server.get("deployments", "demo-worker"))
     await roll_out(server)
 
 
@@ -194,13 +194,13 @@ async def test_a_job_comes_with_its_cluster_is_repaired_and_leaves_nothing(
 ) -> None:
     async with api_server() as server, running_operator(server, tmp_path, monkeypatch):
         await server.put(job_manifest())
-        await eventually(lambda: phase(server) == "Pending")
+        await eventually_async(lambda: phase(server) == "Pending")
         await serve_batches(server)
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))
         await at_rest(server)
         written = len(server.writes())
         await server.remove("roles", "photos-planner")
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))
 
         def end(run: Manifest) -> None:
             run["status"] = {
@@ -213,16 +213,16 @@ async def test_a_job_comes_with_its_cluster_is_repaired_and_leaves_nothing(
             job["status"]["progress"] = {"run": run, "phase": "running", "done": 3}
 
         await server.edit("faceblurjobs", "photos", report)
-        await eventually(lambda: phase(server) == "Running")
+        await eventually_async(lambda: phase(server) == "Running")
         await server.edit("jobs", "photos-planner", end)
-        await eventually(lambda: phase(server) == "Completed")
+        await eventually_async(lambda: phase(server) == "Completed")
         statuses = [call.body["status"] for call in server.calls if call.resource == "faceblurjobs/status"]
         assert not any("progress" in status for status in statuses), "that is the planner's alone"
         await at_rest(server)
         assert len(server.writes()) <= written + 4
         await server.remove("faceblurjobs", "photos")
         rounds = server.discoveries
-        await eventually(lambda: server.discoveries > rounds + 3)
+        await eventually_async(lambda: server.discoveries > rounds + 3)
         assert not any(server.get(resource, "photos-planner") for resource in OWNED)
 
 
@@ -238,8 +238,8 @@ async def test_clusters_are_served_where_the_kind_of_jobs_is_not_installed_yet(
             assert not [call for call in server.calls if call.resource in ("faceblurjobs", "jobs")]
             server.kinds["faceblur.io/v1alpha1"] = both
             await server.put(job_manifest())
-            await eventually(lambda: exist(server))
-            await eventually(lambda: server.streams() == 2 + len(watched_kinds({JOBS})))
+            await eventually_async(lambda: exist(server))
+            await eventually_async(lambda: server.streams() == 2 + len(watched_kinds({JOBS})))
 
 
 def test_the_second_kind_is_told_by_its_plural() -> None:

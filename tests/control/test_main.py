@@ -15,106 +15,32 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from faceblur_operator import config, logs
 from faceblur_operator.__main__ import main
-from faceblur_operator.config import PREFIX, ConfigurationError, OperatorSettings, load, unknown_variables
+from faceblur_operator.config import PREFIX, OperatorSettings
 from faceblur_operator.liveness import AddressInUse, serve
 from faceblur_operator.metrics import Metrics
-from faceblur_operator.observed import Key
+from faceblur_process.settings import load
 from support.api_server import api_server
 
-DOCUMENT = Path(__file__).parents[2] / "docs/operator-configuration.md"
 
-
-def test_the_documented_table_is_the_one_of_the_settings() -> None:
-    assert DOCUMENT.read_text() == config.markdown(), (
-        "run: python -m faceblur_operator.config > docs/operator-configuration.md"
-    )
-
-
-def test_every_setting_is_described() -> None:
-    assert all(field.description for field in OperatorSettings.model_fields.values())
-
-
-def test_a_flag_wins_over_the_environment_and_lists_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PREFIX + "CONCURRENCY", "7")
-    monkeypatch.setenv(PREFIX + "NAMESPACES", "shop, press")
+def test_lists_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "OWN_LABELS", "a=b,c=d=e")
-    monkeypatch.setenv(PREFIX + "OWN_NAME", "")
-    settings = load(["--concurrency", "9"])
-    assert (settings.concurrency, settings.namespaces) == (9, ("shop", "press"))
+    settings = load(OperatorSettings, ["--namespaces", "shop, press"], program="x", description="")
+    assert settings.namespaces == ("shop", "press")
     assert settings.own_labels == {"a": "b", "c": "d=e"}
-    assert load(["--namespaces", "one"]).namespaces == ("one",)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--concurrency", "many"], "FACEBLUR_OPERATOR_CONCURRENCY (--concurrency) is 'many'"),
-        (["--concurrency", "0"], "greater than or equal to 1"),
-        (["--namespaces", "Shop"], "FACEBLUR_OPERATOR_NAMESPACES"),
+        (["--concurrency", "many"], "--concurrency is 'many'"),
+        (["--namespaces", "shop,Press"], "--namespaces is 'shop,Press'"),
         (["--own-labels", "a"], "name=value"),
-        (["--address", "nowhere"], "HOST:PORT"),
-        (["--log-format", "xml"], "FACEBLUR_OPERATOR_LOG_FORMAT"),
     ],
 )
 def test_a_wrong_value_is_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load(arguments)
-    assert words in str(caught.value)
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
-
-
-def test_a_flag_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(SystemExit):
-        load(["--concurency", "3"])
-
-
-def test_names_that_look_like_settings_are_told() -> None:
-    environment = {
-        PREFIX + "NAMESPACES": "",
-        PREFIX + "NAMESPACE": "",
-        PREFIX + "SERVICE_HOST": "",
-        PREFIX + "PORT_8080_TCP": "",
-        "OTHER": "",
-    }
-    assert unknown_variables(environment) == [PREFIX + "NAMESPACE"]
-
-
-def record(message: str, **extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("faceblur_operator.test", logging.INFO, __file__, 1, message, (), None)
-    vars(made).update(extra)
-    return made
-
-
-def test_a_log_line_is_json_and_names_the_cluster() -> None:
-    token = logs.RESOURCE.set(Key("FaceBlurCluster", "shop", "demo"))
-    try:
-        line = json.loads(logs.JsonFormatter().format(record("applied", kind="Service")))
-        text = logs.TextFormatter().format(record("applied", kind="Service"))
-    finally:
-        logs.RESOURCE.reset(token)
-    assert {name: line[name] for name in ("level", "message", "namespace", "cluster", "kind")} == {
-        "level": "info",
-        "message": "applied",
-        "namespace": "shop",
-        "cluster": "demo",
-        "kind": "Service",
-    }
-    assert text.endswith("applied namespace=shop cluster=demo kind=Service")
-    assert "cluster" not in json.loads(logs.JsonFormatter().format(record("applied")))
-
-
-def test_an_error_is_logged_with_its_traceback_on_the_same_line() -> None:
-    try:
-        raise ValueError("why")
-    except ValueError:
-        made = record("broken")
-        made.exc_info = sys.exc_info()
-    line = logs.JsonFormatter().format(made)
-    assert "\n" not in line
-    assert "ValueError: why" in json.loads(line)["traceback"]
 
 
 async def test_the_port_for_probes_answers_as_things_are() -> None:

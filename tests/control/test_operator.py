@@ -16,7 +16,7 @@ from faceblur_operator.handlers import watched_kinds
 from faceblur_operator.observed import Manifest
 from faceblur_operator.rounds import JOBS
 from support.api_server import ApiServer, api_server, refuse
-from support.eventual import eventually
+from support.eventual import eventually_async
 from support.running_operator import at_rest, cluster_manifest, condition, looks, roll_out, running_operator
 
 OWNED = {
@@ -75,14 +75,14 @@ async def test_a_cluster_is_built_becomes_ready_and_is_then_left_alone(
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server))
-        await eventually(lambda: condition(server, "Ready")[0] == "False")
+        await eventually_async(lambda: exist(server))
+        await eventually_async(lambda: condition(server, "Ready")[0] == "False")
         await roll_out(server)
-        await eventually(lambda: condition(server, "Ready")[0] == "True")
+        await eventually_async(lambda: condition(server, "Ready")[0] == "True")
         await at_rest(server)
         calls = len(server.writes())
         rounds = len(server.calls)
-        await eventually(lambda: len(server.calls) > rounds + 10)
+        await eventually_async(lambda: len(server.calls) > rounds + 10)
         assert len(server.writes()) == calls
         assert {event["reason"] for event in server.all("events")} >= {"Ready"}
         cluster = server.get("faceblurclusters", "demo")
@@ -98,15 +98,15 @@ async def test_only_documented_rights_are_used_and_clusters_are_never_written_bu
         server.install(KEDA)
         tls = {"secretName": "tls"}
         await server.put(cluster_manifest(tls=tls, autoscaling={"mode": "KEDA"}))
-        await eventually(lambda: server.get("scaledobjects", "demo-worker"))
+        await eventually_async(lambda: server.get("scaledobjects", "demo-worker"))
         await roll_out(server)
 
         def change(manifest: Manifest) -> None:
             manifest["spec"] = {"replicas": 1, "autoscaling": {"mode": "Fixed"}, "networkPolicy": {"enabled": False}}
 
         await server.edit("faceblurclusters", "demo", change)
-        await eventually(lambda: not server.get("scaledobjects", "demo-worker"))
-        await eventually(lambda: not server.get("networkpolicies", "demo-worker"))
+        await eventually_async(lambda: not server.get("scaledobjects", "demo-worker"))
+        await eventually_async(lambda: not server.get("networkpolicies", "demo-worker"))
         await at_rest(server)
         used = {(call.group, call.resource, call.verb) for call in server.calls}
         allowed = set(documented_rights())
@@ -120,11 +120,11 @@ async def test_only_documented_rights_are_used_and_clusters_are_never_written_bu
 async def test_an_object_that_is_deleted_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server) and watched(server))
+        await eventually_async(lambda: exist(server) and watched(server))
         await at_rest(server)
         for resource, name in OWNED.items():
             await server.remove(resource, name)
-            await eventually(lambda: exist(server))
+            await eventually_async(lambda: exist(server))
 
 
 async def test_a_hand_edited_deployment_is_repaired_even_when_its_labels_were_taken_away(
@@ -132,7 +132,7 @@ async def test_a_hand_edited_deployment_is_repaired_even_when_its_labels_were_ta
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server) and watched(server))
+        await eventually_async(lambda: exist(server) and watched(server))
         await at_rest(server)
 
         def meddle(manifest: Manifest) -> None:
@@ -146,7 +146,7 @@ async def test_a_hand_edited_deployment_is_repaired_even_when_its_labels_were_ta
             assert live is not None
             return str(live["spec"]["template"]["spec"]["containers"][0]["image"])
 
-        await eventually(lambda: image() == "worker:1")
+        await eventually_async(lambda: image() == "worker:1")
         live = server.get("deployments", "demo-worker")
         assert live is not None
         assert live["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "faceblur-operator"
@@ -157,11 +157,11 @@ async def test_a_deleted_cluster_leaves_nothing_and_is_not_built_again(
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server) and watched(server))
+        await eventually_async(lambda: exist(server) and watched(server))
         await at_rest(server)
         await server.remove("faceblurclusters", "demo")
         rounds = len(server.calls)
-        await eventually(lambda: len(server.calls) > rounds + 6)
+        await eventually_async(lambda: len(server.calls) > rounds + 6)
         assert not any(server.all(resource) for resource in OWNED)
 
 
@@ -171,12 +171,12 @@ async def test_a_cluster_that_was_there_before_the_operator_is_served(
     async with api_server() as server:
         await server.put(cluster_manifest())
         async with operate(server, tmp_path, monkeypatch):
-            await eventually(lambda: exist(server))
+            await eventually_async(lambda: exist(server))
             await at_rest(server)
         written = len(server.writes())
         async with operate(server, tmp_path, monkeypatch):
             rounds = len(server.calls)
-            await eventually(lambda: len(server.calls) > rounds + 30)
+            await eventually_async(lambda: len(server.calls) > rounds + 30)
         assert len(server.writes()) == written, "a restart is no reason to write"
 
 
@@ -185,16 +185,16 @@ async def test_what_was_deleted_while_no_watch_was_there_is_noticed_by_the_next_
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server) and watched(server))
+        await eventually_async(lambda: exist(server) and watched(server))
         await at_rest(server)
         server.faults.append(refuse("watch", "services", 404, "NotFound"))  # which kopf gives up for
         before = len(server.calls)
         await server.hang_up()
-        await eventually(lambda: asked_to_watch(server, "services", before))
-        await eventually(lambda: not server.streams())
+        await eventually_async(lambda: asked_to_watch(server, "services", before))
+        await eventually_async(lambda: not server.streams())
         await server.remove("services", "demo")
         server.faults.clear()
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))
 
 
 async def test_watches_that_are_started_anew_leave_none_of_the_old_ones(
@@ -203,14 +203,14 @@ async def test_watches_that_are_started_anew_leave_none_of_the_old_ones(
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
         for _ in range(2):
-            await eventually(lambda: exist(server) and watched(server))
+            await eventually_async(lambda: exist(server) and watched(server))
             server.faults.append(refuse("watch", "services", 404, "NotFound"))  # which kopf gives up for
             before = len(server.calls)
             await server.hang_up("services")
-            await eventually(lambda before=before: asked_to_watch(server, "services", before))
-            await eventually(lambda: not server.streams())
+            await eventually_async(lambda before=before: asked_to_watch(server, "services", before))
+            await eventually_async(lambda: not server.streams())
             server.faults.clear()
-        await eventually(lambda: watched(server))
+        await eventually_async(lambda: watched(server))
         await at_rest(server)
         assert server.streams() == WATCHES
 
@@ -220,17 +220,17 @@ async def test_an_optional_kind_is_used_when_it_is_installed_and_given_up_when_i
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest(autoscaling={"mode": "KEDA"}))
-        await eventually(lambda: server.get("deployments", "demo-worker"))
+        await eventually_async(lambda: server.get("deployments", "demo-worker"))
         assert condition(server, "Autoscaling")[0] != "True"
         server.install(KEDA)
-        await eventually(lambda: server.get("scaledobjects", "demo-worker"))
-        await eventually(lambda: asked_to_watch(server, "scaledobjects"))
+        await eventually_async(lambda: server.get("scaledobjects", "demo-worker"))
+        await eventually_async(lambda: asked_to_watch(server, "scaledobjects"))
         await server.remove("scaledobjects", "demo-worker")
-        await eventually(lambda: server.get("scaledobjects", "demo-worker"))
+        await eventually_async(lambda: server.get("scaledobjects", "demo-worker"))
         await server.uninstall(KEDA)
         await at_rest(server)
         await server.remove("services", "demo")
-        await eventually(lambda: server.get("services", "demo"))
+        await eventually_async(lambda: server.get("services", "demo"))
 
 
 async def test_the_operator_waits_for_its_own_kind_and_survives_its_removal(
@@ -244,7 +244,7 @@ async def test_the_operator_waits_for_its_own_kind_and_survives_its_removal(
             for _ in range(2):
                 server.install(api_version)
                 await server.put(cluster_manifest())
-                await eventually(lambda: exist(server))
+                await eventually_async(lambda: exist(server))
                 await server.uninstall(api_version)
                 for resource, name in OWNED.items():
                     if server.get(resource, name):
@@ -259,8 +259,8 @@ async def test_only_the_given_namespaces_are_served_and_asked_about(
         await server.put(cluster_manifest())
         await server.put(cluster_manifest(namespace="press"))
         await server.put(cluster_manifest(namespace="elsewhere"))
-        await eventually(lambda: exist(server))
-        await eventually(lambda: server.get("deployments", "demo-worker", "press"))
+        await eventually_async(lambda: exist(server))
+        await eventually_async(lambda: server.get("deployments", "demo-worker", "press"))
         await at_rest(server)
         assert {call.namespace for call in server.calls} == {"shop", "press"}
 
@@ -268,14 +268,14 @@ async def test_only_the_given_namespaces_are_served_and_asked_about(
 async def test_an_api_server_that_was_away_is_served_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))
         server.faults.append(lambda call: refuse(call.verb, call.resource, 503, "ServiceUnavailable")(call))
         await server.hang_up()
         await server.remove("services", "demo")
         failed = len(server.calls)
-        await eventually(lambda: len(server.calls) > failed + 10)
+        await eventually_async(lambda: len(server.calls) > failed + 10)
         server.faults.clear()
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))
 
 
 async def test_credentials_that_were_refused_for_a_while_are_tried_again(
@@ -283,16 +283,16 @@ async def test_credentials_that_were_refused_for_a_while_are_tried_again(
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))
         server.faults.append(lambda call: refuse(call.verb, call.resource, 401, "Unauthorized")(call))
         await server.hang_up()
         await server.remove("services", "demo")
         failed = len(server.calls)
-        await eventually(lambda: len(server.calls) > failed + 10)
+        await eventually_async(lambda: len(server.calls) > failed + 10)
         again = len(server.calls)
         server.faults.clear()
-        await eventually(lambda: exist(server))
-        await eventually(lambda: any(call.verb == "watch" for call in server.calls[again:]))
+        await eventually_async(lambda: exist(server))
+        await eventually_async(lambda: any(call.verb == "watch" for call in server.calls[again:]))
 
 
 async def test_a_missing_right_is_no_crash_and_the_rest_goes_on(
@@ -303,19 +303,19 @@ async def test_a_missing_right_is_no_crash_and_the_rest_goes_on(
         server.faults.append(refuse("patch", "poddisruptionbudgets", 403, "Forbidden", "may not patch"))
         async with operate(server, tmp_path, monkeypatch):
             await server.put(cluster_manifest())
-            await eventually(lambda: server.get("horizontalpodautoscalers", "demo-worker"))
-            await eventually(lambda: condition(server, "Degraded")[0] == "True")
+            await eventually_async(lambda: server.get("horizontalpodautoscalers", "demo-worker"))
+            await eventually_async(lambda: condition(server, "Degraded")[0] == "True")
             server.faults.clear()
-            await eventually(lambda: condition(server, "Degraded")[0] == "False")
+            await eventually_async(lambda: condition(server, "Degraded")[0] == "False")
 
 
 async def test_a_secret_that_appears_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest(tls={"secretName": "tls"}))
-        await eventually(lambda: condition(server, "TLS")[0] == "False")
+        await eventually_async(lambda: condition(server, "TLS")[0] == "False")
         metadata = {"name": "tls", "namespace": "shop"}
         await server.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
-        await eventually(lambda: condition(server, "TLS")[0] == "True")
+        await eventually_async(lambda: condition(server, "TLS")[0] == "True")
 
 
 async def test_what_an_autoscaler_measures_is_no_reason_to_look(
@@ -323,7 +323,7 @@ async def test_what_an_autoscaler_measures_is_no_reason_to_look(
 ) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server) and watched(server))
+        await eventually_async(lambda: exist(server) and watched(server))
 
         def measured(number: int) -> Any:
             def change(manifest: Manifest) -> None:
@@ -337,7 +337,7 @@ async def test_what_an_autoscaler_measures_is_no_reason_to_look(
         for number in range(1, 6):
             await server.edit("horizontalpodautoscalers", "demo-worker", measured(number))
         rounds = len(server.calls)
-        await eventually(lambda: len(server.calls) > rounds + 6)
+        await eventually_async(lambda: len(server.calls) > rounds + 6)
         assert looks(server) == before
 
 
@@ -345,4 +345,4 @@ async def test_a_cluster_is_served_although_its_watch_is_deaf(tmp_path: Path, mo
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
         server.go_deaf("faceblurclusters")
         await server.put(cluster_manifest())
-        await eventually(lambda: exist(server))
+        await eventually_async(lambda: exist(server))

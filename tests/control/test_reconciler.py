@@ -11,7 +11,7 @@ from faceblur_operator.kube import Conflict, Forbidden, KubeError, NotFound, Ref
 from faceblur_operator.metrics import Metrics
 from faceblur_operator.observed import Key, Manifest, ObjectKey, WorkerReport
 from faceblur_operator.plan import OPTIONAL_APIS
-from faceblur_operator.reconciler import Reconciler
+from faceblur_operator.reconciler import Reconciler, log_context
 from faceblur_operator.watches import Watches
 from faceblur_operator.workers import Reports
 from support.clusters import NOON, SETTINGS, foreign, running_pod
@@ -90,6 +90,19 @@ async def test_drift_is_repaired_and_what_the_spec_no_longer_wants_is_deleted() 
     await reconciler.reconcile(KEY)
     assert kube.writes()[:2] == ["apply Deployment", "delete NetworkPolicy"]
     assert kube.objects[DEPLOYMENT]["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.worker_image
+
+
+async def test_what_is_logged_meanwhile_names_the_cluster_and_what_is_logged_later_does_not() -> None:
+    kube = FakeKube()
+    seen: list[dict[str, str]] = []
+
+    def meddle(manifest: Manifest) -> None:
+        seen.append(log_context())
+
+    kube.meddle = meddle
+    await make(kube).reconcile(KEY)
+    assert seen[0] == {"namespace": "shop", "cluster": "demo"}
+    assert log_context() == {}
 
 
 async def test_what_the_api_server_insists_on_is_not_written_again_and_again() -> None:

@@ -17,7 +17,7 @@ from faceblur_worker.admission import Gate
 from faceblur_worker.config import WorkerSettings
 from faceblur_worker.metrics import Metrics
 from support.clusters import running_pod
-from support.eventual import eventually
+from support.eventual import eventually_async
 from support.fake_engine import FakeEngine
 
 KEY = ("shop", "demo")
@@ -141,11 +141,11 @@ class Asked:
 async def test_each_generation_of_pods_is_asked_once_and_the_answer_is_told() -> None:
     asked = Asked()
     assert asked.reports.of(KEY, [pod("a")]) is None, "nobody waits for it"
-    await eventually(lambda: asked.told == [KEY])
+    await eventually_async(lambda: asked.told == [KEY])
     assert asked.reports.of(KEY, [pod("a"), pod("b")]) == REPORT
     assert asked.addresses == ["ip-of-a"]
     assert asked.reports.of(KEY, [pod("a"), pod("c", "g2", made=9)]) is None
-    await eventually(lambda: len(asked.told) == 2)
+    await eventually_async(lambda: len(asked.told) == 2)
     assert asked.addresses == ["ip-of-a", "ip-of-c"]
 
 
@@ -153,12 +153,12 @@ async def test_a_worker_that_gave_no_answer_is_asked_again_only_when_told_so() -
     asked = Asked()
     asked.answer = None
     asked.reports.of(KEY, [pod("a")])
-    await eventually(lambda: asked.addresses)
+    await eventually_async(lambda: asked.addresses)
     assert asked.reports.of(KEY, [pod("a")]) is None
     asked.answer = REPORT
     asked.reports.ask_again(KEY)
     asked.reports.of(KEY, [pod("a")])
-    await eventually(lambda: asked.told)
+    await eventually_async(lambda: asked.told)
     asked.reports.ask_again(KEY)
     assert asked.reports.of(KEY, [pod("a")]) == REPORT
     assert len(asked.addresses) == 2
@@ -168,7 +168,7 @@ async def test_an_answer_that_comes_after_the_cluster_is_gone_is_dropped() -> No
     asked = Asked()
     asked.reports.of(KEY, [pod("a")])
     asked.reports.forget(KEY)
-    await eventually(lambda: asked.addresses)
+    await eventually_async(lambda: asked.addresses)
     await asked.reports.close()
     assert not asked.told
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from faceblur_operator.workqueue import Queue
-from support.eventual import eventually
+from support.eventual import eventually_async
 
 
 class Work:
@@ -45,11 +45,11 @@ async def test_what_comes_while_it_runs_is_done_exactly_once_more() -> None:
     work = Work()
     queue = make(work)
     queue.add("a")
-    await eventually(lambda: work.running)
+    await eventually_async(lambda: work.running)
     for _ in range(5):
         queue.add("a")
     work.gate.set()
-    await eventually(lambda: not len(queue))
+    await eventually_async(lambda: not len(queue))
     assert work.begun == ["a", "a"]
 
 
@@ -58,9 +58,9 @@ async def test_a_key_is_never_worked_on_twice_at_a_time_and_others_are_not_held_
     queue = make(work)
     for key in "aabbc":
         queue.add(key)
-    await eventually(lambda: work.running == 3)
+    await eventually_async(lambda: work.running == 3)
     work.gate.set()
-    await eventually(lambda: not len(queue))
+    await eventually_async(lambda: not len(queue))
     assert sorted(work.begun) == ["a", "b", "c"]
 
 
@@ -69,9 +69,9 @@ async def test_no_more_keys_than_allowed_are_worked_on_at_a_time() -> None:
     queue = make(work, concurrency=2)
     for number in range(9):
         queue.add(str(number))
-    await eventually(lambda: work.running)
+    await eventually_async(lambda: work.running)
     work.gate.set()
-    await eventually(lambda: not len(queue))
+    await eventually_async(lambda: not len(queue))
     assert (len(work.begun), work.most) == (9, 2)
 
 
@@ -87,7 +87,7 @@ async def test_a_failure_is_tried_again_with_longer_and_longer_waits_up_to_a_bou
     work.answers = [*[0.0] * 9, 100.0, None]
     queue = make(work, spread=spread)
     queue.add("a")
-    await eventually(lambda: not len(queue))
+    await eventually_async(lambda: not len(queue))
     assert [most for _, most in waits] == [1, 2, 4, 8, 16, 32, 60, 60, 60, 100]
     assert waits[2][0] == 2
     assert waits[-1][0] == 100, "the API server has asked for that"
@@ -99,9 +99,9 @@ async def test_a_change_ends_the_wait_after_a_failure() -> None:
     work.answers = [0.0]
     queue = make(work, spread=lambda least, most: 1000)
     queue.add("a")
-    await eventually(lambda: work.begun == ["a"])
+    await eventually_async(lambda: work.begun == ["a"])
     queue.add("a")
-    await eventually(lambda: not len(queue))
+    await eventually_async(lambda: not len(queue))
     assert work.begun == ["a", "a"]
 
 
@@ -110,13 +110,13 @@ async def test_a_suggestion_starts_work_but_neither_adds_to_it_nor_ends_a_wait()
     work.answers = [0.0]
     queue = make(work, spread=lambda least, most: 1000)
     queue.suggest("a")
-    await eventually(lambda: work.running)
+    await eventually_async(lambda: work.running)
     queue.suggest("a")
     work.gate.set()
-    await eventually(lambda: not work.running)
+    await eventually_async(lambda: not work.running)
     queue.suggest("a")
     queue.suggest("b")
-    await eventually(lambda: len(queue) == 1)
+    await eventually_async(lambda: len(queue) == 1)
     assert work.begun == ["a", "b"]
     await queue.close()
 
@@ -127,7 +127,7 @@ async def test_work_that_breaks_is_tried_again(caplog: pytest.LogCaptureFixture)
     work.answers = [ValueError("a defect")]
     queue = make(work)
     queue.add("a")
-    await eventually(lambda: not len(queue))
+    await eventually_async(lambda: not len(queue))
     assert work.begun == ["a", "a"]
     assert "a defect" in caplog.text
 
@@ -136,7 +136,7 @@ async def test_closing_ends_all_work_and_takes_in_no_more() -> None:
     work = Work()
     queue = make(work)
     queue.add("a")
-    await eventually(lambda: work.running)
+    await eventually_async(lambda: work.running)
     await queue.close()
     queue.add("b")
     assert (work.running, len(queue), work.begun) == (0, 0, ["a"])

@@ -20,8 +20,9 @@ from faceblur import (
     RetryConfig,
     UnsupportedFormatError,
 )
+from support.eventual import eventually
 from support.fake_engine import COLOR, FakeEngine
-from support.running_worker import Hold, LoopThread, eventually, picture, running
+from support.running_worker import Hold, LoopThread, picture, running
 
 from .conftest import QUICK, Aside, Connect
 from .test_calls import EVERYTHING

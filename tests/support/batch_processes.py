@@ -27,7 +27,8 @@ from faceblur_batch.manifest import part_name, verify
 from faceblur_batch.outcomes import WRITTEN
 from faceblur_batch.storage.store import ObjectStore
 
-from .running_worker import eventually, picture
+from .eventual import eventually
+from .running_worker import picture
 
 TESTS = Path(__file__).parents[1]
 PICTURE_SECONDS = 0.03  # long enough for something to be killed in the middle of a job of hundreds

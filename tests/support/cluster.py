@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import kubernetes
 import urllib3
 import yaml
 
 Manifest = dict[str, Any]
-T = TypeVar("T")
 
 FIELD_MANAGER = "faceblur-e2e"
 _CONTEXTS = re.compile(r"kind-.+|faceblur-e2e")
@@ -80,23 +79,6 @@ def checked_context(kubeconfig: Path) -> str:
             "they only run where it is called kind-* or faceblur-e2e"
         )
     return context
-
-
-def eventually(probe: Callable[[], T], seconds: float = 30, what: str = "it") -> T:
-    """Ask again until the answer is true, and return it.
-
-    For what cannot be watched; for objects see `Cluster.wait_until`.
-
-    Raises:
-        AssertionError: It was not in time.
-    """
-    end = time.monotonic() + seconds
-    while True:
-        answer = probe()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s; the last answer was {answer!r}"
-        time.sleep(0.05)
 
 
 def condition(resource: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.cluster import Cluster, Manifest, condition, eventually
+from support.cluster import Cluster, Manifest, condition
+from support.eventual import eventually
 
 CHART = Path(__file__).parents[2] / "charts" / "faceblur"
 RELEASE = "faceblur"

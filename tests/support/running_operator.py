@@ -16,7 +16,7 @@ from faceblur_operator.config import OperatorSettings
 from faceblur_operator.observed import Manifest
 from support.api_server import ApiServer
 from support.clusters import running_pod
-from support.eventual import eventually
+from support.eventual import eventually_async
 
 
 @asynccontextmanager
@@ -114,4 +114,4 @@ async def at_rest(server: ApiServer, rounds: int = 6) -> None:
             last, since = now, count
         return count - since >= rounds
 
-    await eventually(is_quiet)
+    await eventually_async(is_quiet)

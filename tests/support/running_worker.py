@@ -141,14 +141,6 @@ def unpacked(details: Any) -> tuple[str, list[Any]]:
     return info.reason, found
 
 
-def eventually(condition: Any, seconds: float = 10) -> None:
-    """Wait until the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-
-
 KILLS, HANGS, BREAKS = POISONS = (b"kills the worker", b"takes 8 seconds", b"breaks the engine")
 
 

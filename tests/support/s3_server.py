@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from faceblur_batch.storage.settings import CredentialKind, StorageSettings
-from support.running_worker import eventually
+from support.eventual import eventually
 
 NEEDED = "needs versitygw: name it in FACEBLUR_VERSITYGW or put it on PATH"
 ACCESS_KEY, SECRET_KEY = "key-of-the-tests", "secret-of-the-tests"

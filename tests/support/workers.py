@@ -12,7 +12,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.cluster import Cluster, Manifest, condition, eventually
+from support.cluster import Cluster, Manifest, condition
+from support.eventual import eventually
 
 API_VERSION = "faceblur.io/v1alpha1"
 KIND = "FaceBlurCluster"

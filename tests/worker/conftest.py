@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from support.eventual import eventually
 from support.fake_engine import FakeEngine
-from support.running_worker import Hold, LoopThread, RunningWorker, eventually, running
+from support.running_worker import Hold, LoopThread, RunningWorker, running
 
 
 @pytest.fixture(scope="session")

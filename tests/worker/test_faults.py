@@ -12,7 +12,8 @@ import pytest
 
 from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc
 from faceblur_worker.errors import DeadlinePassed
-from support.running_worker import Hold, RunningWorker, details_of, eventually, picture
+from support.eventual import eventually
+from support.running_worker import Hold, RunningWorker, details_of, picture
 
 
 def is_well(worker: RunningWorker) -> bool:

@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from faceblur.v1 import faceblur_service_pb2
 from faceblur_worker.server import LIVENESS, READINESS, AddressInUse
-from support.running_worker import Hold, RunningWorker, details_of, eventually, picture
+from support.eventual import eventually
+from support.running_worker import Hold, RunningWorker, details_of, picture
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

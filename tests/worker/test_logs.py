@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from faceblur.v1 import faceblur_service_pb2
-from faceblur_worker import logs
+from faceblur_process.logs import JsonFormatter
+from faceblur_worker.calls import log_context
 from support.fake_engine import FakeEngine
 from support.running_worker import RunningWorker, picture
 
@@ -19,7 +20,7 @@ from support.running_worker import RunningWorker, picture
 def lines() -> Iterator[list[str]]:
     """Every line that the worker writes."""
     written: list[str] = []
-    formatter = logs.JsonFormatter()
+    formatter = JsonFormatter(log_context)
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -76,13 +77,3 @@ def test_no_line_says_anything_of_a_picture(
     assert secret not in everything
     assert repr(picture()[:8])[2:-1] not in everything
     assert "box" not in everything
-
-
-def test_text_lines_carry_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    record = logging.makeLogRecord({"msg": "call", "levelname": "INFO", "method": "BlurImage"})
-    token = logs.REQUEST_ID.set("7")
-    try:
-        line = logs.TextFormatter().format(record)
-    finally:
-        logs.REQUEST_ID.reset(token)
-    assert line.endswith("INFO    call method=BlurImage [7]")

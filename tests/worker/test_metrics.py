@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import faceblur
 from faceblur.v1 import faceblur_service_pb2
-from support.running_worker import Hold, RunningWorker, eventually, picture
+from support.eventual import eventually
+from support.running_worker import Hold, RunningWorker, picture
 
 DASHBOARD = Path(__file__).parents[2] / "worker/dashboards/faceblur-workers.json"
 

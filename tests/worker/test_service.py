@@ -17,8 +17,9 @@ import faceblur
 from faceblur.v1 import faceblur_service_pb2, info_pb2, options_pb2
 from faceblur_engine.errors import UnreadableImage
 from faceblur_worker.calls import SERVICE
+from support.eventual import eventually
 from support.fake_engine import COLOR, FakeEngine
-from support.running_worker import Hold, RunningWorker, details_of, eventually, picture, unpacked
+from support.running_worker import Hold, RunningWorker, details_of, picture, unpacked
 
 
 def color_of(image: bytes) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc
 from faceblur_worker import tls
 from faceblur_worker.config import WorkerSettings
 from support.certificates import Authority
-from support.running_worker import RunningWorker, details_of, eventually, picture
+from support.eventual import eventually
+from support.running_worker import RunningWorker, details_of, picture
 
 
 class Files:

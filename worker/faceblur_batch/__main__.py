@@ -15,12 +15,13 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from prometheus_client import make_wsgi_app
 
 import faceblur
+from faceblur_process.memory import keep_freed_buffers
+from faceblur_process.settings import ConfigurationError, load, unknown_variables
 
 from . import health, logs
 from .app import make_app, waiting
-from .config import BatchSettings, ConfigurationError, load, unknown_variables
+from .config import BatchSettings, WatchSettings
 from .health import Health
-from .memory import keep_freed_buffers
 from .metrics import Metrics
 from .tasks import register
 from .workplaces import Workplaces
@@ -34,13 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: ended in order; 1: pages were still worked on at the end of the grace period; 2: the configuration is wrong.
     """
     try:
-        settings = load(sys.argv[1:] if argv is None else argv, "python -m faceblur_batch")
+        settings = load(
+            BatchSettings,
+            sys.argv[1:] if argv is None else argv,
+            program="python -m faceblur_batch",
+            description="Work on the pages of batches until SIGTERM.",
+        )
         settings.broker_url()
     except ConfigurationError as error:
         sys.stderr.write(f"faceblur batch worker: {error}\n")
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    for name in unknown_variables(os.environ):
+    for name in unknown_variables(WatchSettings):
         log.warning("%s is not a setting of this version and has no effect", name)
     return serve(settings)
 

@@ -1,36 +1,30 @@
-"""Settings of the processes of a batch: batch workers and planners. Each is an environment variable and a flag."""
+"""Everything that can be configured of batch workers, planners and what watches; see also `markdown`."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import re
-from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
 import faceblur
+from faceblur_process.settings import ConfigurationError, LogFormat, LogLevel, Settings, table
 
 from .errors import BatchError
 from .page import Pace
 from .planner import Watch
 from .storage.settings import StorageSettings
 
-_SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
-
 PREFIX = "FACEBLUR_BATCH_"
 _SCHEMES = ("redis", "rediss", "redis+socket", "valkey", "valkeys", "amqp", "amqps")
 
 
-class ConfigurationError(BatchError):
-    """A setting is wrong; the message is one line that names it."""
+class UnusableSetting(BatchError, ConfigurationError):
+    """What a setting or a job names cannot be used: a file, a storage profile, an address, a certificate."""
 
     reason = "CONFIGURATION"
 
@@ -42,10 +36,11 @@ def _broker(url: str) -> str:
     return f"{scheme.replace('valkey', 'redis')}://{rest}"
 
 
-class BatchSettings(BaseSettings):
+class BatchSettings(Settings):
     """The settings of a batch worker or planner process."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+    # What is refused is not repeated: a broker's URL has a password in it.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, hide_input_in_errors=True)
 
     broker: Annotated[str, AfterValidator(_broker)] = Field(
         "redis://127.0.0.1:6379/0",
@@ -97,10 +92,8 @@ class BatchSettings(BaseSettings):
     metrics_address: str = Field(
         "127.0.0.1:9465", pattern=r"^(.+:\d{1,5})?$", description="Where Prometheus reads `/metrics`. Empty: nowhere."
     )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."
-    )
-    log_format: str = Field("json", pattern="^(json|text)$", description="`json` or `text`.")
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
 
     @model_validator(mode="after")
     def _consistent(self) -> BatchSettings:
@@ -116,14 +109,14 @@ class BatchSettings(BaseSettings):
         """Where the broker is; has the password in it.
 
         Raises:
-            ConfigurationError: `broker_file` cannot be read.
+            UnusableSetting: `broker_file` cannot be read.
         """
         if self.broker_file is None:
             return self.broker
         try:
             return _broker(self.broker_file.read_text(encoding="utf-8").strip())
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{PREFIX}BROKER_FILE: {self.broker_file} has no usable URL") from error
+            raise UnusableSetting(f"{PREFIX}BROKER_FILE: {self.broker_file} has no usable URL") from error
 
     def storage(self, profile: str) -> StorageSettings:
         """Options of a location.
@@ -132,11 +125,11 @@ class BatchSettings(BaseSettings):
             profile: Its name; empty: the default.
 
         Raises:
-            ConfigurationError: There is no such profile, or the file cannot be read.
+            UnusableSetting: There is no such profile, or the file cannot be read.
         """
         if self.storage_profiles is None:
             if profile:
-                raise ConfigurationError(f"the job names storage profile {profile!r}, and there are none here")
+                raise UnusableSetting(f"the job names storage profile {profile!r}, and there are none here")
             return StorageSettings.from_environment()
         try:
             profiles = json.loads(self.storage_profiles.read_text(encoding="utf-8"))
@@ -144,9 +137,9 @@ class BatchSettings(BaseSettings):
                 return StorageSettings.from_environment()
             return StorageSettings.model_validate(profiles[profile])
         except KeyError:
-            raise ConfigurationError(f"{self.storage_profiles} has no storage profile {profile!r}") from None
+            raise UnusableSetting(f"{self.storage_profiles} has no storage profile {profile!r}") from None
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"storage profile {profile!r} of {self.storage_profiles}: {error}") from error
+            raise UnusableSetting(f"storage profile {profile!r} of {self.storage_profiles}: {error}") from error
 
     def pace(self) -> Pace:
         """How pages are worked on."""
@@ -165,7 +158,7 @@ class BatchSettings(BaseSettings):
         """A client of the workers; nothing is connected yet.
 
         Raises:
-            ConfigurationError: The address or a certificate cannot be used.
+            UnusableSetting: The address or a certificate cannot be used.
         """
         tls = None
         if self.tls_ca is not None:
@@ -178,7 +171,7 @@ class BatchSettings(BaseSettings):
         try:
             return faceblur.FaceBlurClient(self.server, tls=tls, timeout=self.picture_seconds)
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"the workers' address or certificates: {error}") from error
+            raise UnusableSetting(f"the workers' address or certificates: {error}") from error
 
 
 class WatchSettings(BatchSettings):
@@ -237,100 +230,24 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def load(arguments: Sequence[str], program: str) -> BatchSettings:
-    """Read the settings from flags and the environment; a flag wins.
-
-    Args:
-        arguments: The command line without the program's name.
-        program: How the program is called, for ``--help``.
-
-    Raises:
-        ConfigurationError: A value is wrong.
-        SystemExit: The command line asks for help or cannot be read.
-    """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Work on the pages of batches until SIGTERM.",
-        epilog=f"Each flag is also an environment variable: --queue is {PREFIX}QUEUE.",
-        allow_abbrev=False,
-    )
-    for name, field in BatchSettings.model_fields.items():
-        default = "unset" if field.default is None else field.default
-        text = f"{field.description} [{default}]".replace("%", "%%").replace("`", "")
-        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, metavar="VALUE", help=text)
-    given = vars(parser.parse_args(arguments))
-    return settings_from(given)
-
-
-def settings_from(given: Mapping[str, Any]) -> BatchSettings:
-    """Settings of the environment, with some given.
-
-    Raises:
-        ConfigurationError: A value is wrong.
-    """
-    return _made(BatchSettings, given)
-
-
-def watch_settings_from(given: Mapping[str, Any]) -> WatchSettings:
-    """The same for a process that watches.
-
-    Raises:
-        ConfigurationError: A value is wrong.
-    """
-    return _made(WatchSettings, given)
-
-
-def _made(kind: type[_SettingsT], given: Mapping[str, Any]) -> _SettingsT:
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        # Not the value: a broker's URL has a password in it.
-        where = f"{_flag(name) if name in given else PREFIX + name.upper()}: " if name else ""
-        raise ConfigurationError(where + message) from None
-
-
-def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names that look like settings but are none, most likely typing mistakes.
-
-    Kubernetes adds variables for every Service in the namespace; those are left out.
-    """
-    known = {PREFIX + name.upper() for name in WatchSettings.model_fields}
-    services = re.compile(PREFIX + r"([A-Z_]*_)?(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
-    return sorted(n for n in environment if n.startswith(PREFIX) and n not in known and not services.match(n))
-
-
 def markdown() -> str:
     """The table of all settings, as docs/batch-configuration.md has it."""
+    own = {name: field for name, field in WatchSettings.model_fields.items() if name not in BatchSettings.model_fields}
     lines = [
         "# Configuration of batch workers and planners",
         "",
         "Every setting is an environment variable, and a flag of `python -m faceblur_batch`; the flag wins.",
         "This page is generated from `worker/faceblur_batch/config.py` (`python -m faceblur_batch.config`).",
         "",
-        *_table(BatchSettings.model_fields),
+        *table(BatchSettings.model_fields, PREFIX),
         "",
         "## Watching",
         "",
         "`python -m faceblur_batch.watch` reads these as well, and takes no flags for settings.",
         "",
-        *_table({n: f for n, f in WatchSettings.model_fields.items() if n not in BatchSettings.model_fields}),
+        *table(own, PREFIX, flags=False),
     ]
     return "\n".join([*lines, ""])
-
-
-def _table(fields: Mapping[str, FieldInfo]) -> list[str]:
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in fields.items():
-        default = "" if field.default in (None, "") else f"`{field.default}`"
-        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
-    return lines
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 if __name__ == "__main__":

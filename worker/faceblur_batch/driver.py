@@ -99,7 +99,7 @@ class Driver:
 
         Raises:
             InvalidLocation: A location cannot be used, or one lies in the other.
-            ConfigurationError: A storage profile is missing or wrong.
+            UnusableSetting: A storage profile is missing or wrong.
         """
         self.spec = spec
         self.settings = settings

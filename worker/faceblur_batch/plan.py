@@ -23,8 +23,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from faceblur_process.settings import ConfigurationError, read
+
 from . import kubernetes_status, logs
-from .config import ConfigurationError, settings_from
+from .config import BatchSettings
 from .driver import Driver, WorkersMissing
 from .errors import BatchError, InvalidLocation, TransientStorageError
 from .job import JobSpec
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None, *, report: Callable[[Status], object
     )
     args = parser.parse_args(argv)
     try:
-        settings = settings_from({})
+        settings = read(BatchSettings)
         spec = JobSpec.model_validate_json(args.spec.read_bytes())
         if args.token is not None:
             spec = JobSpec.model_validate({**spec.model_dump(mode="json"), "token": args.token})

@@ -25,9 +25,10 @@ from prometheus_client import make_wsgi_app
 from pydantic import ValidationError
 
 import faceblur
+from faceblur_process.settings import ConfigurationError, read
 
 from . import health, logs
-from .config import ConfigurationError, WatchSettings, watch_settings_from
+from .config import WatchSettings
 from .driver import Driver, Ending
 from .errors import BatchError, InvalidLocation
 from .inbox import Inbox
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     ending = threading.Event()
     try:
-        settings = watch_settings_from({})
+        settings = read(WatchSettings)
         spec = JobSpec.model_validate_json(args.spec.read_bytes())
         logs.configure(settings.log_level, settings.log_format)
         driver = Driver(spec_of_a_watch(spec), settings)

@@ -83,8 +83,8 @@ def run(args: argparse.Namespace, open_redactor: OpenRedactor) -> Exit:
         UsageError: It makes no sense.
         CannotGoOnError: Nothing (more) can be done.
     """
-    from faceblur_batch.config import ConfigurationError
     from faceblur_batch.errors import BatchError, InvalidLocation
+    from faceblur_process.settings import ConfigurationError
 
     actions: dict[str, Callable[[argparse.Namespace], Exit]] = {
         "run": _run,
@@ -189,7 +189,7 @@ def _run(args: argparse.Namespace) -> Exit:
 
 def _watch(args: argparse.Namespace) -> Exit:
     from faceblur_batch import local, logs
-    from faceblur_batch.config import watch_settings_from
+    from faceblur_batch.config import WatchSettings
     from faceblur_batch.driver import Driver
     from faceblur_batch.planner import ENDED
     from faceblur_batch.watch import Watch, spec_of_a_watch
@@ -198,7 +198,7 @@ def _watch(args: argparse.Namespace) -> Exit:
     logs.configure("error" if args.quiet or args.json else "warning", "text")
     display = _display(args)
     with stop_on_signal(announce=True) as stop, local.Local() as machine:
-        settings = _settings(args, machine, spec, watch_settings_from)
+        settings = _settings(args, machine, spec, WatchSettings)
         driver = Driver(spec, settings)
 
         def seen(status: Status) -> None:
@@ -243,14 +243,14 @@ def _resume(args: argparse.Namespace) -> Exit:
 
 def _drive(args: argparse.Namespace, spec: JobSpec, stop: Stop, *, whole: bool) -> Exit:
     from faceblur_batch import local, logs
-    from faceblur_batch.config import settings_from
+    from faceblur_batch.config import BatchSettings
     from faceblur_batch.driver import Driver
     from faceblur_batch.planner import ENDED, Phase
 
     logs.configure("error" if args.quiet or args.json else "warning", "text")
     display = _display(args)
     with local.Local() as machine:
-        settings = _settings(args, machine, spec, settings_from)
+        settings = _settings(args, machine, spec, BatchSettings)
         driver = Driver(spec, settings)
         if getattr(args, "dry_run", False):
             return _forecast(args, driver.forecast(patience=60))
@@ -378,10 +378,14 @@ def _spec(args: argparse.Namespace) -> JobSpec:
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _settings(
-    args: argparse.Namespace, machine: Any, spec: JobSpec, make: Callable[[dict[str, Any]], SettingsT]
-) -> SettingsT:
-    """Settings of this process and of batch workers on this machine, which are started as far as they are not named."""
+def _settings(args: argparse.Namespace, machine: Any, spec: JobSpec, kind: type[SettingsT]) -> SettingsT:
+    """Settings of this process and of batch workers on this machine, which are started as far as they are not named.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+    """
+    from faceblur_process.settings import read
+
     given: dict[str, Any] = _given(args, "broker", "queue", "storage_profiles")
     given |= _given(args, "watch_every_seconds", "webhook_address", "webhook_token_file", "sqs_url")
     if not _named(args.broker, "BROKER", "BROKER_FILE") and not getattr(args, "dry_run", False):
@@ -389,7 +393,7 @@ def _settings(
         given |= {"flush_seconds": 2.0, "poll_seconds": 0.5, "mark_seconds": 1.0}
     if args.cluster or not _named(None, "SERVER"):
         given["server"] = args.cluster or machine.worker()
-    return make(given)
+    return read(kind, given)
 
 
 def _named(flag: str | None, *variables: str) -> bool:
@@ -405,12 +409,13 @@ def _open(args: argparse.Namespace) -> tuple[Generation, Ledger]:
     Raises:
         UsageError: There is none, or there are several.
     """
-    from faceblur_batch.config import settings_from
+    from faceblur_batch.config import BatchSettings
     from faceblur_batch.generation import latest
     from faceblur_batch.ledger import ROOT, jobs
     from faceblur_batch.storage.opening import open_store
+    from faceblur_process.settings import read
 
-    settings = settings_from(_given(args, "storage_profiles"))
+    settings = read(BatchSettings, _given(args, "storage_profiles"))
     location, found, job = args.job.partition("/" + ROOT)
     store = open_store(location, settings.storage(args.profile_of_job))
     names = [job.strip("/").split("/")[0]] if found else list(jobs(store))

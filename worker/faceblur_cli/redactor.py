@@ -66,7 +66,9 @@ class OpenRedactor(Protocol):
 def open_engine(*, profiles: Collection[Profile], runtime: str, threads: int, concurrency: int) -> Redactor:
     """Load the engine into this process. See `OpenRedactor`."""
     from faceblur_engine.pipeline import Engine  # takes most of the start-up time, and --help does not need it
+    from faceblur_process.memory import keep_freed_buffers
 
+    keep_freed_buffers(concurrency + 1)
     return Engine(profiles=profiles, runtime=runtime, threads=threads, concurrency=concurrency)
 
 

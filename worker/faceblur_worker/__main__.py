@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 
 from faceblur_engine.dumps import forbid_core_dumps
 from faceblur_engine.errors import EngineError
+from faceblur_process import logs
+from faceblur_process.memory import keep_freed_buffers
+from faceblur_process.settings import ConfigurationError, load, unknown_variables
 
-from . import logs
-from .config import ConfigurationError, WorkerSettings, load, unknown_variables
+from .calls import log_context
+from .config import WorkerSettings
 from .engine import Engine, load_engine
-from .memory import keep_freed_buffers
 from .server import AddressInUse, Worker
 from .tls import CertificateError
 from .tracing import TracingUnavailable
@@ -31,12 +33,17 @@ def main(argv: Sequence[str] | None = None, make_engine: Callable[[WorkerSetting
     """
     forbid_core_dumps()
     try:
-        settings = load(sys.argv[1:] if argv is None else argv)
+        settings = load(
+            WorkerSettings,
+            sys.argv[1:] if argv is None else argv,
+            program="faceblur serve",
+            description="Serve the engine over gRPC until SIGTERM.",
+        )
     except ConfigurationError as error:
         sys.stderr.write(f"faceblur serve: {error}\n")
         return 2
-    logs.configure(settings.log_level, settings.log_format)
-    for name in unknown_variables(os.environ):
+    logs.configure(settings.log_level, settings.log_format, context=log_context)
+    for name in unknown_variables(WorkerSettings):
         log.warning("%s is not a setting of this version and has no effect", name)
     keep_freed_buffers(settings.engine_threads() + 1)
     try:

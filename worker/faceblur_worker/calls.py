@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc
@@ -23,7 +24,6 @@ from google.protobuf.message_factory import GetMessageClass
 from faceblur.v1 import faceblur_service_pb2
 
 from .errors import IdentityNotAllowed, MalformedUpload, ResultTooLarge, Stalled
-from .logs import REQUEST_ID
 from .metrics import Metrics
 from .statuses import BY_NUMBER, DETAILS_KEY, INTERNAL, reason_of, status_of
 from .tracing import Tracing
@@ -33,9 +33,16 @@ REQUEST_ID_KEY = "x-request-id"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _VALID_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _IDENTITY_KEYS = ("x509_subject_alternative_name", "x509_common_name")
 
 log = logging.getLogger(__name__)
+
+
+def log_context() -> dict[str, str]:
+    """What the log lines of a call have in common."""
+    request_id = _REQUEST_ID.get()
+    return {"request_id": request_id} if request_id else {}
 
 
 class Call:
@@ -152,7 +159,7 @@ class Calls:
             began = time.perf_counter()
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             request_id = _request_id(metadata)
-            token = REQUEST_ID.set(request_id)
+            token = _REQUEST_ID.set(request_id)
             code, reason = grpc.StatusCode.OK, ""
             try:
                 with self._tracing.call(name, metadata, request_id):
@@ -179,7 +186,7 @@ class Calls:
                 if log.isEnabledFor(logging.INFO):
                     extra = {"method": name, "code": code.name, "seconds": round(took, 4)}
                     log.info("call", extra={**extra, "reason": reason} if reason else extra)
-                REQUEST_ID.reset(token)
+                _REQUEST_ID.reset(token)
 
         return handle
 

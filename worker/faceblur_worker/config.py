@@ -1,49 +1,30 @@
-"""Everything that can be configured, in one place: each field is an environment variable and a flag.
-
-docs/worker-configuration.md is made from this class, see `markdown`.
-"""
+"""Everything that can be configured of a worker; docs/worker-configuration.md is made from it, see `markdown`."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import enum
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from faceblur_engine.cores import granted_cores
 from faceblur_engine.detectors import default_margin
 from faceblur_engine.errors import InvalidOptions
 from faceblur_engine.types import Keep, Limits, Margin, Method, Options, Profile, Shape
+from faceblur_process.settings import Address, LogFormat, LogLevel, Settings, table
 
 PREFIX = "FACEBLUR_WORKER_"
 _MIB = 1024 * 1024
 
-
-def _address(value: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]+):\d{1,5}", value) or int(value.rpartition(":")[2]) > 65535:
-        raise ValueError("it has to be HOST:PORT, an IPv6 host in brackets")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode]
 
 
-class ConfigurationError(Exception):
-    """A setting is wrong; the message is one line that names it and its value."""
-
-
-class WorkerSettings(BaseSettings):
+class WorkerSettings(Settings):
     """The settings of a worker process."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     address: Address = Field("127.0.0.1:50051", description="Where pictures are taken in. Port 0 takes a free one.")
     health_address: Address = Field(
@@ -159,10 +140,8 @@ class WorkerSettings(BaseSettings):
         30, gt=0, description="After SIGTERM, when the process ends at the latest; includes the settle time."
     )
 
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`."
-    )
-    log_format: str = Field("json", pattern="^(json|text)$", description="`json` or `text`.")
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
     trace_endpoint: str | None = Field(
         None, description="OTLP/gRPC endpoint for traces, such as `http://collector:4317`. Needs the extra `tracing`."
     )
@@ -225,55 +204,6 @@ class WorkerSettings(BaseSettings):
         return self.threads or granted_cores()
 
 
-def load(arguments: Sequence[str], program: str = "faceblur serve") -> WorkerSettings:
-    """Read the settings from flags and the environment; a flag wins.
-
-    Args:
-        arguments: The command line without the program's name.
-        program: How the program is called, for ``--help``.
-
-    Raises:
-        ConfigurationError: A value is wrong.
-        SystemExit: The command line asks for help or cannot be read.
-    """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Serve the engine over gRPC until SIGTERM.",
-        epilog=f"Each flag is also an environment variable: --max-waiting is {PREFIX}MAX_WAITING.",
-        allow_abbrev=False,
-    )
-    for name, field in WorkerSettings.model_fields.items():
-        text = f"{field.description} [{_default(field) or 'unset'}]".replace("%", "%%").replace("`", "")
-        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, metavar="VALUE", help=text)
-    given = vars(parser.parse_args(arguments))
-    try:
-        return WorkerSettings(**given)
-    except ValidationError as error:
-        raise ConfigurationError(_explain(error, given)) from None
-
-
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Names that look like settings but are none, most likely typing mistakes.
-
-    Kubernetes adds variables for every Service in the namespace; those of one called "faceblur-worker" are left out.
-    """
-    known = {PREFIX + name.upper() for name in WorkerSettings.model_fields}
-    of_services = re.compile(PREFIX + r"(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
-    return sorted(n for n in environment if n.startswith(PREFIX) and n not in known and not of_services.match(n))
-
-
-def _explain(error: ValidationError, given: Mapping[str, Any]) -> str:
-    """One line on the first thing that is wrong."""
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return message
-    name = str(first["loc"][0])
-    where = _flag(name) if name in given else PREFIX + name.upper()
-    value = given.get(name, first["input"])
-    return f"{where} is {value!r}: {message[0].lower()}{message[1:]}"
-
-
 def markdown() -> str:
     """The table of all settings, as docs/worker-configuration.md has it."""
     lines = [
@@ -282,34 +212,9 @@ def markdown() -> str:
         "Every setting is an environment variable and a flag of `faceblur serve`; the flag wins. Lists have commas.",
         "This page is generated from `worker/faceblur_worker/config.py` (`python -m faceblur_worker.config`).",
         "",
-        "| variable | flag | default | meaning |",
-        "|---|---|---|---|",
+        *table(WorkerSettings.model_fields, PREFIX),
     ]
-    for name, field in WorkerSettings.model_fields.items():
-        default = f"`{_default(field)}`" if _default(field) else ""
-        description = (field.description or "") + _choices(field)
-        lines.append(f"| `{PREFIX}{name.upper()}` | `{_flag(name)}` | {default} | {description} |")
     return "\n".join([*lines, ""])
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.default
-    if isinstance(value, tuple | frozenset):
-        return ",".join(sorted(map(str, value)))
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _choices(field: FieldInfo) -> str:
-    """The values of an enumeration, also of one in a list or an optional one."""
-    kinds = [field.annotation, *(inner for inner in get_args(field.annotation))]
-    for kind in kinds:
-        if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            return " One of " + ", ".join(f"`{member.value}`" for member in kind) + "."
-    return ""
 
 
 if __name__ == "__main__":
