@@ -29,11 +29,12 @@ from typing import Any
 import grpc
 import grpc.aio
 from PIL import Image
+from worker_load import percentile
 
 from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc, options_pb2
 from faceblur_engine.pipeline import Engine
 from faceblur_engine.types import Options, Profile
-from faceblur_worker.memory import keep_freed_buffers
+from faceblur_process.memory import keep_freed_buffers
 
 HERE = Path(__file__).parent
 THREADS = 2
@@ -99,6 +100,11 @@ class RunningProcess:
         # Not by seek and read: the process writes where the position is that it shares with this one.
         log = self._log.fileno()
         return os.pread(log, os.fstat(log).st_size, 0).decode()
+
+    def refusal_seconds(self) -> list[float]:
+        """How long after their beginning calls were refused for lack of room or time."""
+        calls = [json.loads(line) for line in self._written().splitlines()]
+        return [call["seconds"] for call in calls if call.get("reason") in ("OVERLOADED", "DEADLINE_TOO_SHORT")]
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""
@@ -288,9 +294,19 @@ class Bars:
             rate, at_capacity = self._highest(process, "fast", pictures, min(self._seconds, 10))
             deadline = 2 * at_capacity["p95"] / 1000
             over = load(process, pictures, "fast", rate=3 * rate, seconds=self._seconds / 2, deadline=deadline)
+            refused_in = percentile(process.refusal_seconds(), 0.95)
             after = load(process, pictures, "fast", rate=rate * 0.9, seconds=2)
-        goodput = round(over["per_second"] / rate, 3)
-        say("overload", capacity=rate, goodput=goodput, at_capacity=at_capacity, over=over, after=after)
+            peak = process.megabytes("VmHWM")
+        say(
+            "overload",
+            capacity=rate,
+            goodput=round(over["per_second"] / rate, 3),
+            at_capacity=at_capacity,
+            over=over,
+            refused_in_p95=round(refused_in * 1000, 1),
+            after=after,
+            peak=round(peak),
+        )
 
     def memory(self) -> None:
         """Resident memory over many pictures of mixed sizes."""

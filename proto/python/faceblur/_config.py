@@ -130,7 +130,8 @@ def channel_options(
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 10_000),
-        ("grpc.dns_min_time_between_resolutions_ms", 10_000),
+        # Workers that were replaced one after the other: whoever only knows the old ones asks again at once.
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
     ]
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
