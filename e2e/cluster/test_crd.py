@@ -148,6 +148,11 @@ VIOLATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"batch": {"broker": {"secretName": "broker", "type": "RabbitMQ", "redis": {"address": "redis:6379"}}}},
     ),
     (
+        "spec.batch.broker",
+        "caSecretName and clientSecretName are for the broker of secretName; the embedded one has no TLS",
+        {"batch": {"broker": {"embedded": {}, "caSecretName": "ca"}}},
+    ),
+    (
         "spec.batch.storage[0]",
         "the endpoint is http://, which is not encrypted; set allowHTTP if that is meant",
         {"batch": {**EMBEDDED, "storage": [{"name": "store", "endpoint": "http://store:9000"}]}},

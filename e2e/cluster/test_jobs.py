@@ -11,11 +11,12 @@ import pytest
 
 from faceblur_operator import crdgen
 from faceblur_operator.api.v1alpha1_job import JOB_KIND
-from support.cluster import Cluster, Evidence, RefusedError, condition
+from support.certificates import Authority
+from support.cluster import Cluster, Evidence, RefusedError, condition, full_name
 from support.eventual import eventually
 from support.jobs import API_VERSION, Job, Surroundings, batch, progress
 from support.operator import Operator
-from support.workers import Workers, fixed
+from support.workers import Workers, fixed, merged
 
 pytestmark = pytest.mark.timeout(420)
 OWNED = (
@@ -250,6 +251,38 @@ def test_a_job_waits_for_its_cluster_and_says_what_is_missing(kube: Cluster, sur
     job.delete()
     another.delete()
     eventually(lambda: not owned(job), 60, "the end of what the job made")
+
+
+def test_a_job_where_workers_and_broker_ask_for_certificates(
+    kube: Cluster, surroundings: Surroundings, job: Job
+) -> None:
+    authority, namespace = Authority(), surroundings.namespace
+    for name in ("secured", "encrypted", "batch"):
+        certificate, key = authority.issue(name, alternative=full_name(name, namespace))
+        data = {"tls.crt": certificate.decode(), "tls.key": key.decode(), "ca.crt": authority.pem.decode()}
+        data["url"] = f"rediss://{full_name(name, namespace)}:6379/0"
+        metadata = {"name": name, "namespace": namespace}
+        kube.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": "kubernetes.io/tls",
+                "metadata": metadata,
+                "stringData": data,
+            }
+        )
+    surroundings.encrypted_redis("encrypted")
+    secured = Workers(kube, namespace, "secured")
+    tls = {"secretName": "secured", "mutual": {"caSecretName": "secured", "allowedIdentities": ["batch"]}}
+    broker = {"secretName": "encrypted", "caSecretName": "encrypted", "clientSecretName": "batch"}
+    asked = {"broker": broker, "tls": {"clientSecretName": "batch"}}
+    secured.apply({**fixed(1), "tls": tls, "batch": merged(batch(namespace), asked)})
+    surroundings.bucket("fill", "photos", "secured/", "40")
+    job.apply("secured", clusterRef={"name": "secured"})
+    done = progress(job.wait_phase("Completed", seconds=180))
+    assert (done["done"], done["errors"]) == (40, 0), done
+    assert surroundings.bucket("look", "photos", "secured/", "blurred", "secured/")["wrongs"] == 0
+    secured.delete()
 
 
 def test_a_source_that_cannot_be_read_is_a_failure_in_the_planners_words(job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -237,7 +238,11 @@ def test_a_planner_of_a_job_knows_whom_to_tell() -> None:
     ("broken", "code", "says"),
     [
         ("not json", 2, "spec.json"),
-        (json.dumps({"source": "in", "destination": "out"}), 5, "no worker answers at 127.0.0.1:1 [NO_WORKERS]"),
+        (
+            json.dumps({"source": "in", "destination": "out"}),
+            5,
+            r"no worker answers at 127.0.0.1:1: .* \[NO_WORKERS\]$",
+        ),
     ],
 )
 def test_exit_codes_and_last_words_are_those_that_kubernetes_goes_by(
@@ -256,4 +261,5 @@ def test_exit_codes_and_last_words_are_those_that_kubernetes_goes_by(
         text=True,
         timeout=50,
     )
-    assert (done.returncode, says in done.stderr.splitlines()[-1]) == (code, True), done.stderr
+    assert done.returncode == code, done.stderr
+    assert re.search(says, done.stderr.splitlines()[-1])

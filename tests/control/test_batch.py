@@ -30,6 +30,8 @@ EMBEDDED: dict[str, Any] = {"broker": {"embedded": {}}}
 REDIS: dict[str, Any] = {
     "broker": {
         "secretName": "broker",
+        "caSecretName": "broker-authority",
+        "clientSecretName": "broker-client",
         "redis": {"address": "cache.shop.svc:6380", "database": 3, "tls": True, "passwordKey": "password"},
     }
 }
@@ -69,6 +71,7 @@ def world(batch: dict[str, Any], apis: tuple[str, ...] = (KEDA, MONITORING), **s
     """A cluster with batches after its first reconciles; all its Secrets are there."""
     made = World(apis=apis, batch=batch, **spec)
     made.secrets = {"broker", "keys", "archive-keys", "authorities", "ca", "client", "workers", "clients"}
+    made.secrets |= {"broker-authority", "broker-client"}
     made.settle()
     return made
 
@@ -141,6 +144,9 @@ def test_a_brokers_url_and_certificates_are_read_from_files_of_their_secrets(mon
     found = cluster(batch={**RICH, "broker": {**REDIS["broker"], "key": "celery"}}, tls=TLS)
     settings, files = settings_of(found, monkeypatch), mounted(found)
     assert files[str(settings.broker_file)] == "broker:celery"
+    assert files[str(settings.broker_ca)] == "broker-authority:ca.crt"
+    assert files[str(settings.broker_certificate)] == "broker-client:tls.crt"
+    assert files[str(settings.broker_key)] == "broker-client:tls.key"
     assert files[str(settings.tls_ca)] == "ca:ca.crt"
     assert files[str(settings.tls_certificate)] == "client:tls.crt"
     assert files[str(settings.tls_key)] == "client:tls.key"
@@ -189,8 +195,9 @@ def test_no_secret_is_in_the_environment_or_readable_by_everybody() -> None:
 
 def test_secrets_are_told_apart_by_whether_a_new_content_takes_a_new_process() -> None:
     found = cluster(batch=RICH, tls=TLS)
-    assert set(secrets_of(found)) == {"broker", "ca", "client", "keys", "archive-keys", "authorities"}
-    assert set(secrets_read_once(found)) == {"broker", "ca", "client", "authorities"}
+    read_once = {"broker", "broker-authority", "broker-client", "ca", "client", "authorities"}
+    assert set(secrets_read_once(found)) == read_once
+    assert set(secrets_of(found)) == read_once | {"keys", "archive-keys"}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def test_batch_workers_are_made_once_all_secrets_are_there() -> None:
     made.settle()
     assert not [key for key in made.objects if key.name == "demo-batch" and key.kind in ("Deployment", "ScaledObject")]
     assert made.find("Batch") == ("False", "SecretMissing")
-    made.secrets.add("broker")
+    made.secrets |= {"broker", "broker-authority", "broker-client"}
     made.settle()
     before = template_of(made)
     made.settle()
@@ -358,7 +365,7 @@ def test_celery_keeps_pages_in_work_where_keda_counts_them(monkeypatch: pytest.M
     assert app.conf.broker_transport_options["unacked_key"] == in_work
 
 
-def test_keda_reads_the_password_of_a_redis_from_the_brokers_secret() -> None:
+def test_keda_reads_password_and_certificates_of_a_redis_from_secrets() -> None:
     made = world(REDIS)
     trigger = made.live("ScaledObject", "demo-batch")["spec"]["triggers"][0]
     assert (
@@ -371,7 +378,10 @@ def test_keda_reads_the_password_of_a_redis_from_the_brokers_secret() -> None:
     )
     assert trigger["authenticationRef"] == {"name": "demo-batch"}
     assert made.live("TriggerAuthentication", "demo-batch")["spec"]["secretTargetRef"] == [
-        {"parameter": "password", "name": "broker", "key": "password"}
+        {"parameter": "password", "name": "broker", "key": "password"},
+        {"parameter": "ca", "name": "broker-authority", "key": "ca.crt"},
+        {"parameter": "cert", "name": "broker-client", "key": "tls.crt"},
+        {"parameter": "key", "name": "broker-client", "key": "tls.key"},
     ]
 
 

@@ -151,19 +151,21 @@ class Processes:
         *,
         broker: str | None = None,
         settings: Mapping[str, object] | None = None,
+        worker_settings: Mapping[str, object] | None = None,
         picture_seconds: float = PICTURE_SECONDS,
     ) -> None:
         self.broker = Broker() if broker is None else None
         self.broker_url = self.broker.url if self.broker else str(broker)
         ports = [free_port(), free_port()]
-        addresses = {f"FACEBLUR_WORKER_{name}ADDRESS": "127.0.0.1:0" for name in ("HEALTH_", "METRICS_")}
+        given = {f"FACEBLUR_WORKER_{name}": value for name, value in (worker_settings or {}).items()}
+        given |= {f"FACEBLUR_WORKER_{name}ADDRESS": "127.0.0.1:0" for name in ("HEALTH_", "METRICS_")}
         self.blur_workers = [
             Program(
                 "-m",
                 "support.running_worker",
                 "--address",
                 f"127.0.0.1:{port}",
-                environment=addresses | {"FACEBLUR_WORKER_THREADS": 2, "FACEBLUR_TEST_SECONDS": picture_seconds},
+                environment=given | {"FACEBLUR_WORKER_THREADS": 2, "FACEBLUR_TEST_SECONDS": picture_seconds},
             )
             for port in ports
         ]

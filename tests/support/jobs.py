@@ -124,9 +124,23 @@ class Surroundings:
             volumes=[{"name": "bucket", "configMap": {"name": "bucket"}}],
         )
         for name in ("store", "redis", "bucket"):
-            self.kube.wait_until(
-                "v1", "Pod", name, self.namespace, lambda pod: condition(pod, "Ready").get("status") == "True", 90
-            )
+            self._wait_ready(name)
+
+    def encrypted_redis(self, name: str) -> None:
+        """Make a Redis that answers who shows it a certificate of the authority in the Secret of this name.
+
+        Its own certificate is there, too.
+        """
+        files = {"cert-file": "tls.crt", "key-file": "tls.key", "ca-cert-file": "ca.crt"}
+        options = {"save": "", "dir": "/data", "port": "0", "tls-port": "6379"}
+        options |= {f"tls-{option}": f"/tls/{file}" for option, file in files.items()}
+        container = {
+            "image": os.environ["FACEBLUR_REDIS_IMAGE"],
+            "args": [word for option, value in options.items() for word in (f"--{option}", value)],
+            "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
+        }
+        self._serve(name, 6379, container, volumes=[{"name": "tls", "secret": {"secretName": name}}])
+        self._wait_ready(name)
 
     def bucket(self, action: str, *arguments: str, seconds: float = 200) -> dict[str, Any]:
         """Do something with a bucket; see e2e/cluster/bucket.py."""
@@ -169,6 +183,11 @@ class Surroundings:
         if before:
             spec["initContainers"] = [{"name": "before", **common, **data, **before}]
         self._apply("v1", "Pod", name, {"spec": spec}, labels={"app": name})
+
+    def _wait_ready(self, name: str) -> None:
+        self.kube.wait_until(
+            "v1", "Pod", name, self.namespace, lambda pod: condition(pod, "Ready").get("status") == "True", 90
+        )
 
     def _apply(
         self, api_version: str, kind: str, name: str, rest: Manifest, *, labels: Mapping[str, str] | None = None

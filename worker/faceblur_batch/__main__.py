@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             description="Work on the pages of batches until SIGTERM.",
         )
         settings.broker_url()
+        settings.client().close()  # what they name is there
     except ConfigurationError as error:
         sys.stderr.write(f"faceblur batch worker: {error}\n")
         return 2

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from amqp.exceptions import ChannelError
 from celery import Celery
@@ -57,6 +59,7 @@ def make_app(settings: BatchSettings) -> Celery:
         broker_connection_retry=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=_SOCKET_SECONDS,
+        broker_use_ssl=_encryption(settings, url),
         broker_transport_options=_transport_options(settings, rabbit=rabbit),
         broker_heartbeat=30,
         enable_utc=True,
@@ -68,6 +71,19 @@ def _queue(name: str, *, quorum: bool) -> Queue:
     # Celery binds its delayed delivery to the exchanges of quorum queues, and that takes no direct ones.
     exchange = Exchange(name, type="topic" if quorum else "direct", durable=True)
     return Queue(name, exchange, name, durable=True, queue_arguments={"x-queue-type": "quorum"} if quorum else None)
+
+
+def _encryption(settings: BatchSettings, url: str) -> dict[str, Any] | None:
+    """What the broker has to prove; left to themselves, the libraries would take any certificate, or any name in it."""
+    files = {"ca_certs": settings.broker_ca, "certfile": settings.broker_certificate, "keyfile": settings.broker_key}
+    named = {name: str(path) for name, path in files.items() if path}
+    where = urlsplit(url)
+    if where.scheme == "rediss":
+        options = {"cert_reqs": ssl.CERT_REQUIRED, "check_hostname": True, **named}
+        return {f"ssl_{name}": value for name, value in options.items()}
+    if where.scheme == "amqps":
+        return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": where.hostname, **named}
+    return None
 
 
 def _transport_options(settings: BatchSettings, *, rabbit: bool) -> dict[str, Any]:

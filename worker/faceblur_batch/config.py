@@ -21,6 +21,7 @@ from .storage.settings import StorageSettings
 
 PREFIX = "FACEBLUR_BATCH_"
 _SCHEMES = ("redis", "rediss", "redis+socket", "valkey", "valkeys", "amqp", "amqps")
+_ENCRYPTED = ("rediss://", "amqps://")
 
 
 class UnusableSetting(BatchError, ConfigurationError):
@@ -44,9 +45,16 @@ class BatchSettings(Settings):
 
     broker: Annotated[str, AfterValidator(_broker)] = Field(
         "redis://127.0.0.1:6379/0",
-        description="Celery's broker: `redis://`, `rediss://`, `valkey://`, `amqp://` or `amqps://`.",
+        description="Celery's broker: `redis://`, `valkey://` or `amqp://`; with TLS `rediss://`, `valkeys://` or `amqps://`.",
     )
     broker_file: Path | None = Field(None, description="File with the broker's URL instead, such as a mounted secret.")
+    broker_ca: Path | None = Field(
+        None,
+        description="PEM roots that the broker's certificate comes from, with `rediss://` or `amqps://`. Unset: the "
+        "system's.",
+    )
+    broker_certificate: Path | None = Field(None, description="PEM certificate shown to the broker (mutual TLS).")
+    broker_key: Path | None = Field(None, description="PEM key of `broker_certificate`.")
     queue: str = Field(
         "faceblur.batch",
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
@@ -97,6 +105,8 @@ class BatchSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> BatchSettings:
+        if (self.broker_certificate is None) != (self.broker_key is None):
+            raise ValueError("broker_certificate and broker_key have to be set together")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key have to be set together")
         if self.tls_certificate is not None and self.tls_ca is None:
@@ -109,14 +119,21 @@ class BatchSettings(Settings):
         """Where the broker is; has the password in it.
 
         Raises:
-            UnusableSetting: `broker_file` cannot be read.
+            UnusableSetting: `broker_file` cannot be read, a certificate is missing, or the broker has no TLS to use it.
         """
-        if self.broker_file is None:
-            return self.broker
-        try:
-            return _broker(self.broker_file.read_text(encoding="utf-8").strip())
-        except (OSError, ValueError) as error:
-            raise UnusableSetting(f"{PREFIX}BROKER_FILE: {self.broker_file} has no usable URL") from error
+        url = self.broker
+        if self.broker_file is not None:
+            try:
+                url = _broker(self.broker_file.read_text(encoding="utf-8").strip())
+            except (OSError, ValueError) as error:
+                raise UnusableSetting(f"{PREFIX}BROKER_FILE: {self.broker_file} has no usable URL") from error
+        files = [path for path in (self.broker_ca, self.broker_certificate, self.broker_key) if path]
+        if files and not url.startswith(_ENCRYPTED):
+            raise UnusableSetting("broker_ca and broker_certificate are for a broker at rediss:// or amqps://")
+        for path in files:
+            if not path.is_file():
+                raise UnusableSetting(f"{path}, named for the broker, is not there")
+        return url
 
     def storage(self, profile: str) -> StorageSettings:
         """Options of a location.

@@ -241,7 +241,7 @@ class Driver:
                     return client.info(timeout=max(1.0, min(10.0, end - time.monotonic())))
                 except faceblur.TransientError as error:
                     if time.monotonic() > end or pause.wait(0.5):
-                        raise WorkersMissing(f"no worker answers at {self.settings.server}") from error
+                        raise WorkersMissing(f"no worker answers at {self.settings.server}: {error}") from error
                 except faceblur.FaceBlurError as error:
                     raise WorkersMissing(f"the workers at {self.settings.server}: {error}") from error
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from celery import Celery, Task
 
+import faceblur
+
 from .app import PAGE_TASK
 from .config import BatchSettings
 from .errors import BatchError, StorageError
@@ -94,8 +96,7 @@ def _work(workplaces: Workplaces, ticket: Ticket, facts: dict[str, Any], look_up
         log.info("page left: %s", reason, extra=facts)
         return "left"
     except PageInTrouble as error:
-        cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
-        raise PageInTrouble(f"{error}{cause}") from None
+        raise PageInTrouble(f"{error}{_why(error.__cause__)}") from None
     except StorageError as error:
         raise PageInTrouble(error.reason) from None
     except BatchError as error:
@@ -106,3 +107,10 @@ def _work(workplaces: Workplaces, ticket: Ticket, facts: dict[str, Any], look_up
         return "known"
     log.info("page done", extra={**facts, "objects": summary.objects, "errors": summary.errors})
     return "done"
+
+
+def _why(cause: BaseException | None) -> str:
+    """What is behind a trouble; a store's message may have a key in it."""
+    if isinstance(cause, faceblur.UnavailableError | faceblur.AccessDeniedError):
+        return f": {cause.args[0]}"  # which certificate is not trusted can be seen from nothing else
+    return f" ({type(cause).__name__})" if cause else ""

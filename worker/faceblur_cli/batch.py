@@ -127,6 +127,10 @@ def _duration(text: str) -> float:
 def _add_surroundings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where the work is done")
     group.add_argument("--cluster", metavar="ADDRESS", help="the workers, HOST:PORT (default: one on this machine)")
+    group.add_argument("--tls-ca", type=Path, metavar="FILE", help="encrypt; who may have issued its certificates")
+    group.add_argument("--tls-certificate", type=Path, metavar="FILE", help="show it this certificate")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key")
+    group.add_argument("--tls-server-name", metavar="NAME", help="in its certificates, if not the host's")
     group.add_argument("--broker", metavar="URL", help="redis://, valkey:// or amqp:// (default: one on this machine)")
     group.add_argument("--queue", metavar="NAME", help="of the broker (default: faceblur.batch)")
     group.add_argument("--storage-profiles", type=Path, metavar="FILE", help="options of locations, by profile (JSON)")
@@ -382,21 +386,26 @@ def _settings(args: argparse.Namespace, machine: Any, spec: JobSpec, kind: type[
     """Settings of this process and of batch workers on this machine, which are started as far as they are not named.
 
     Raises:
+        UsageError: They make no sense.
         ConfigurationError: A value is wrong.
     """
     from faceblur_process.settings import read
 
+    here = not args.cluster and not _named(None, "SERVER")
+    if here and _named(args.tls_ca, "TLS_CA"):
+        raise UsageError("--tls-ca: a worker on this machine has no certificate; name the workers with --cluster")
     given: dict[str, Any] = _given(args, "broker", "queue", "storage_profiles")
+    given |= _given(args, "tls_ca", "tls_certificate", "tls_key", "tls_server_name")
     given |= _given(args, "watch_every_seconds", "webhook_address", "webhook_token_file", "sqs_url")
     if not _named(args.broker, "BROKER", "BROKER_FILE") and not getattr(args, "dry_run", False):
         given |= {"broker": machine.broker(), "threads": min(4, spec.parallelism), "concurrency": 4}
         given |= {"flush_seconds": 2.0, "poll_seconds": 0.5, "mark_seconds": 1.0}
-    if args.cluster or not _named(None, "SERVER"):
+    if args.cluster or here:
         given["server"] = args.cluster or machine.worker()
     return read(kind, given)
 
 
-def _named(flag: str | None, *variables: str) -> bool:
+def _named(flag: object, *variables: str) -> bool:
     """Whether the command line or the environment says where something is."""
     from faceblur_batch.config import PREFIX
 

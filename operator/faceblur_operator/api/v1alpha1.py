@@ -489,6 +489,10 @@ class Broker(Model):
                 "!has(self.redis) || (has(self.secretName) && self.type == 'Redis')",
                 "redis says where the Redis of a Secret is; it goes with secretName and type Redis",
             ),
+            (
+                "has(self.secretName) || !(has(self.caSecretName) || has(self.clientSecretName))",
+                "caSecretName and clientSecretName are for the broker of secretName; the embedded one has no TLS",
+            ),
         )
     )
 
@@ -497,6 +501,14 @@ class Broker(Model):
         description="Secret with the broker's URL: redis://, rediss://, valkey://, valkeys://, amqp:// or amqps://.",
     )
     key: SecretKey = Field("url", description="Key of that Secret that holds the URL.")
+    ca_secret_name: SecretName | None = Field(
+        None,
+        description="Secret whose `ca.crt` signs the certificate of a broker at rediss://, valkeys:// or amqps://. "
+        "Unset: the system's authorities do.",
+    )
+    client_secret_name: SecretName | None = Field(
+        None, description="Secret of type kubernetes.io/tls that is shown to such a broker."
+    )
     type: BrokerType = Field(
         BrokerType.REDIS, description="Redis, which Valkey counts as, or RabbitMQ. KEDA has to know."
     )

@@ -21,11 +21,15 @@ DEFAULT_PROFILE = "default"
 
 _FOLDER = "/etc/faceblur"
 _BROKER_FOLDER = f"{_FOLDER}/broker"
+_BROKER_CA_FOLDER = f"{_FOLDER}/broker-ca"
+_BROKER_CLIENT_FOLDER = f"{_FOLDER}/broker-client"
 _CA_FOLDER = f"{_FOLDER}/ca"
 _CLIENT_FOLDER = f"{_FOLDER}/client"
 _STORAGE_FOLDER = f"{_FOLDER}/storage"
 _PROFILES_FOLDER = f"{_FOLDER}/profiles"
 _PROFILES_FILE = "profiles.json"
+_CA = (("ca.crt", "ca.crt"),)
+_PAIR = (("tls.crt", "tls.crt"), ("tls.key", "tls.key"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,13 @@ def _batch_of(cluster: FaceBlurCluster) -> Batch:
 
 def _broker(cluster: FaceBlurCluster, batch: Batch, domain: str) -> dict[str, str]:
     if batch.broker.secret_name:
-        return {"broker_file": f"{_BROKER_FOLDER}/url"}
+        settings = {"broker_file": f"{_BROKER_FOLDER}/url"}
+        if batch.broker.ca_secret_name:
+            settings["broker_ca"] = f"{_BROKER_CA_FOLDER}/ca.crt"
+        if batch.broker.client_secret_name:
+            settings["broker_certificate"] = f"{_BROKER_CLIENT_FOLDER}/tls.crt"
+            settings["broker_key"] = f"{_BROKER_CLIENT_FOLDER}/tls.key"
+        return settings
     return {"broker": f"redis://{naming.broker_host(cluster)}.{domain}:{naming.BROKER_PORT}/0"}
 
 
@@ -138,13 +148,16 @@ def _tls(cluster: FaceBlurCluster, batch: Batch) -> dict[str, str]:
 def _files(cluster: FaceBlurCluster, batch: Batch) -> Iterator[_Files]:
     if batch.broker.secret_name:
         yield _Files("broker", batch.broker.secret_name, _BROKER_FOLDER, ((batch.broker.key, "url"),))
+    if batch.broker.ca_secret_name:
+        yield _Files("broker-ca", batch.broker.ca_secret_name, _BROKER_CA_FOLDER, _CA)
+    if batch.broker.client_secret_name:
+        yield _Files("broker-client", batch.broker.client_secret_name, _BROKER_CLIENT_FOLDER, _PAIR)
     certificate = naming.tls_secret_name(cluster)
     if certificate:
         authority = (batch.tls and batch.tls.ca_secret_name) or certificate
-        yield _Files("ca", authority, _CA_FOLDER, (("ca.crt", "ca.crt"),))
+        yield _Files("ca", authority, _CA_FOLDER, _CA)
         if batch.tls and batch.tls.client_secret_name:
-            pair = (("tls.crt", "tls.crt"), ("tls.key", "tls.key"))
-            yield _Files("client", batch.tls.client_secret_name, _CLIENT_FOLDER, pair)
+            yield _Files("client", batch.tls.client_secret_name, _CLIENT_FOLDER, _PAIR)
     for profile in batch.storage:
         if profile.credentials_secret_name:
             yield _Files(f"storage-{profile.name}", profile.credentials_secret_name, _credentials_folder(profile))

@@ -88,8 +88,7 @@ def build_trigger_authentication(cluster: FaceBlurCluster, batch: Batch) -> Mani
         "metadata": naming.metadata(cluster, naming.batch_name(cluster.name), naming.BATCH),
         "spec": {
             "secretTargetRef": [
-                {"parameter": parameter, "name": batch.broker.secret_name, "key": key}
-                for parameter, key in parameters.items()
+                {"parameter": parameter, "name": secret, "key": key} for parameter, (secret, key) in parameters.items()
             ]
         },
     }
@@ -99,15 +98,20 @@ def _target(cluster: FaceBlurCluster) -> dict[str, str]:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "name": naming.batch_name(cluster.name)}
 
 
-def _parameters(batch: Batch) -> dict[str, str]:
-    """What KEDA's scaler takes from the broker's Secret: its parameters, with the keys."""
+def _parameters(batch: Batch) -> dict[str, tuple[str, str]]:
+    """What KEDA's scaler takes from Secrets: its parameters, with names and keys."""
     broker = batch.broker
+    found: list[tuple[str, str | None, str | None]] = []
     if broker.type is BrokerType.RABBITMQ:
-        return {"host": broker.key}
-    if broker.redis is None:
-        return {}
-    keys = {"username": broker.redis.username_key, "password": broker.redis.password_key}
-    return {parameter: key for parameter, key in keys.items() if key}
+        found.append(("host", broker.secret_name, broker.key))
+    elif broker.redis:
+        found.append(("username", broker.secret_name, broker.redis.username_key))
+        found.append(("password", broker.secret_name, broker.redis.password_key))
+        if broker.redis.tls:
+            found.append(("ca", broker.ca_secret_name, "ca.crt"))
+            found.append(("cert", broker.client_secret_name, "tls.crt"))
+            found.append(("key", broker.client_secret_name, "tls.key"))
+    return {parameter: (secret, key) for parameter, secret, key in found if secret and key}
 
 
 def _triggers(cluster: FaceBlurCluster, batch: Batch, domain: str) -> list[dict[str, Any]]:
