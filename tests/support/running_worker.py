@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from typing import Any, TypeVar
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc, receipt_pb2
 from faceblur_worker.config import WorkerSettings
@@ -75,6 +78,19 @@ class RunningWorker:
     def blur(self, image: bytes, timeout: float | None = 20, **options: Any) -> faceblur_service_pb2.BlurImageResponse:
         request = faceblur_service_pb2.BlurImageRequest(image=image, options=options or None)  # type: ignore[arg-type]
         return self.stub.BlurImage(request, timeout=timeout)
+
+    def metrics(self) -> list[Metric]:
+        """What Prometheus reads."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.worker.metrics_port}/metrics", timeout=20) as answer:
+            return list(text_string_to_metric_families(answer.read().decode()))
+
+    def samples(self) -> dict[str, float]:
+        """The same by name, its labels behind it."""
+        return {
+            " ".join([sample.name, *(value for _, value in sorted(sample.labels.items()))]): sample.value
+            for family in self.metrics()
+            for sample in family.samples
+        }
 
     def upload(
         self, image: bytes, chunk: int = 1000, announced: int | None = None

@@ -186,7 +186,10 @@ def test_a_slow_reader_holds_up_nobody_and_is_cut_off(start: Callable[..., Runni
     with grpc.insecure_channel(worker.target, options=[("grpc.max_receive_message_length", -1)]) as channel:
         stream = faceblur_service_pb2_grpc.FaceBlurServiceStub(channel).BlurImages(requests(), timeout=20)
         assert next(stream).result.image
-        assert is_well(worker)  # while nobody reads on
+        assert worker.blur(picture()).image  # while nobody reads on
+        cut_off = "faceblur_worker_requests_total DEADLINE_EXCEEDED BlurImages"
+        eventually(lambda: worker.samples().get(cut_off) == 1, what="the end of a call whose results nobody reads")
+        assert is_well(worker)
         with pytest.raises(grpc.RpcError) as caught:
             list(stream)
         assert details_of(caught.value)[0] == DeadlinePassed.reason

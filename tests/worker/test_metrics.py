@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import faceblur
 from faceblur.v1 import faceblur_service_pb2
@@ -20,25 +18,14 @@ from support.running_worker import Hold, RunningWorker, picture
 DASHBOARD = Path(__file__).parents[2] / "worker/dashboards/faceblur-workers.json"
 
 
-def scraped(worker: RunningWorker) -> dict[str, float]:
-    """Every sample, its labels behind its name."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{worker.worker.metrics_port}/metrics", timeout=20) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-    return {
-        " ".join([sample.name, *(value for _, value in sorted(sample.labels.items()))]): sample.value
-        for family in families
-        for sample in family.samples
-    }
-
-
 def test_pictures_are_counted(start: Callable[..., RunningWorker]) -> None:
     worker = start()
     for _ in range(3):
         worker.blur(picture(10, 20))
     with pytest.raises(grpc.RpcError):
         worker.blur(b"text")
-    eventually(lambda: scraped(worker)["faceblur_worker_requests_total OK BlurImage"] == 3)
-    samples = scraped(worker)
+    eventually(lambda: worker.samples()["faceblur_worker_requests_total OK BlurImage"] == 3)
+    samples = worker.samples()
     assert samples["faceblur_worker_pictures_total ok"] == 3
     assert samples["faceblur_worker_pictures_total UNSUPPORTED_FORMAT"] == 1
     assert samples["faceblur_worker_requests_total INVALID_ARGUMENT BlurImage"] == 1
@@ -53,7 +40,7 @@ def test_pictures_are_counted(start: Callable[..., RunningWorker]) -> None:
 
 def test_a_worker_says_what_it_runs(start: Callable[..., RunningWorker]) -> None:
     worker = start()
-    samples = scraped(worker)
+    samples = worker.samples()
     assert {name for name in samples if name.startswith("faceblur_worker_model_info")} == {
         f"faceblur_worker_model_info {model.name} {model.runtime} {model.sha256}" for model in worker.engine.models
     }
@@ -67,10 +54,10 @@ def test_the_queue_and_refusals_are_shown(start: Callable[..., RunningWorker], h
     calls = [worker.stub.BlurImage.future(ask, timeout=20)]
     hold.wait_until_begun()
     calls.append(worker.stub.BlurImage.future(ask, timeout=20))
-    eventually(lambda: scraped(worker)["faceblur_worker_waiting"] == 1)
+    eventually(lambda: worker.samples()["faceblur_worker_waiting"] == 1)
     with pytest.raises(grpc.RpcError):
         worker.blur(picture())
-    samples = scraped(worker)
+    samples = worker.samples()
     assert samples["faceblur_worker_running"] == 1
     assert samples["faceblur_worker_inside"] == 2
     assert samples["faceblur_worker_bytes_in_flight"] == 2 * len(picture())
@@ -90,8 +77,7 @@ def test_every_query_of_the_dashboard_asks_for_a_metric_and_labels_that_exist(
     hold.wait_until_begun()
     with pytest.raises(grpc.RpcError):
         worker.blur(picture())
-    with urllib.request.urlopen(f"http://127.0.0.1:{worker.worker.metrics_port}/metrics", timeout=20) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
+    families = worker.metrics()
     hold.let_go.set()
     busy.result()
     labels = {sample.name: set(sample.labels) for family in families for sample in family.samples}
