@@ -37,13 +37,13 @@ from support.batch_processes import (
     assert_sound,
     concluded,
     fill,
-    free_port,
     interrupt,
     manifest,
     running,
     written,
 )
 from support.eventual import eventually
+from support.ports import free_port
 from support.running_worker import BREAKS, HANGS, KILLS, picture
 from support.s3_server import NEEDED, S3Server, frontend, running_s3, s3_binary
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from faceblur_batch.storage.opening import open_store
-from support.batch_processes import Processes, Program, assert_sound, fill, free_port, running, written
+from support.batch_processes import Processes, Program, assert_sound, fill, running, written
 from support.certificates import Authority
 from support.eventual import eventually
+from support.ports import free_port
 
 COUNT = 60
 BAD = 3

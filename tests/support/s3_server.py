@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from faceblur_batch.storage.settings import CredentialKind, StorageSettings
 from support.eventual import eventually
+from support.ports import free_port
 
 NEEDED = "needs versitygw: name it in FACEBLUR_VERSITYGW or put it on PATH"
 ACCESS_KEY, SECRET_KEY = "key-of-the-tests", "secret-of-the-tests"
@@ -47,9 +48,7 @@ class S3Server:
             for option, content in zip(("cert", "key"), certificate, strict=True):
                 (folder / f"{option}.pem").write_bytes(content)
                 self._options += [f"--{option}", str(folder / f"{option}.pem")]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"{'https' if certificate else 'http'}://localhost:{self.port}"
         self.change_keys(ACCESS_KEY, SECRET_KEY)
         self.process: subprocess.Popen[bytes] | None = None
