@@ -196,6 +196,32 @@ def test_the_time_for_receiving_and_sending_counts_as_well() -> None:
     run(test())
 
 
+def test_after_waits_that_were_hard_to_foresee_a_margin_is_kept() -> None:
+    async def enters(house: House, seconds: float) -> bool:
+        async with house.busy():
+            try:
+                with house.gate.ticket(seconds):
+                    return True
+            except DeadlineTooShort:
+                return False
+
+    async def test() -> None:
+        house = House()
+        await house.learn(1.0)
+        assert await enters(house, 2.1)  # one to wait for, one's own
+        async with house.busy() as release:
+            with house.gate.ticket(None) as ticket:
+                waiting = asyncio.ensure_future(house.gate.run(ticket, lambda: None))
+                await until(lambda: house.gate.waiting == 1)
+                house.now += 4  # its turn was expected after 1 s
+                release()
+                await waiting
+        assert not await enters(house, 2.5)  # a picture takes 1.1 s now, and the margin is about as long
+        assert await enters(house, 3.5)
+
+    run(test())
+
+
 def test_pictures_are_worked_on_in_the_order_in_which_they_came() -> None:
     async def test() -> None:
         house = House(places=10)

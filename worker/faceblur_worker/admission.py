@@ -24,7 +24,8 @@ from .errors import DeadlinePassed, DeadlineTooShort, Overloaded, ShuttingDown
 
 T = TypeVar("T")
 
-_SMOOTHING = 0.1  # weight of the newest service time in the moving average
+_SMOOTHING = 0.1  # weight of the newest measurement in a moving average
+_CAUTION = 4  # mean deviations that a wait may last longer than expected, as RFC 6298 does for round trips
 _SHORTEST_HINT = 0.01  # seconds
 _LONGEST_HINT = 10.0  # seconds; what is known about the queue says nothing about later
 
@@ -39,15 +40,17 @@ class Ticket:
     Attributes:
         size: Bytes of the picture that count against the gate's bound.
         entered: When the place was taken.
+        turn: When an engine thread was expected to be free for it.
         worked: Seconds that an engine thread took for the result, None without a result.
         waited: Seconds between being complete and being given to an engine thread.
         abandoned: Nobody waits for the result; the work ends at its next checkpoint.
     """
 
-    def __init__(self, gate: Gate, deadline: float, size: int) -> None:
+    def __init__(self, gate: Gate, deadline: float, size: int, turn: float) -> None:
         """Note whose it is; only the gate makes tickets."""
         self.size = size
         self.entered = gate.clock()
+        self.turn = turn
         self.waited = 0.0
         self.worked: float | None = None
         self._gate = gate
@@ -115,7 +118,8 @@ class Gate:
         self._max_bytes = max_bytes
         self._free = workers
         self._service = 0.0  # moving averages in seconds: of the work on a picture,
-        self._transfer = 0.0  # and of receiving it and sending its result
+        self._transfer = 0.0  # of receiving it and sending its result,
+        self._surprise = 0.0  # and of how much earlier or later than expected its turn comes
         self._turns: deque[asyncio.Future[None]] = deque()
         self._patient: deque[tuple[asyncio.Future[Ticket], float, int]] = deque()
         self._begun: dict[Ticket, float] = {}
@@ -217,6 +221,8 @@ class Gate:
             enough = self._needed(0)
         now = self.clock()
         ticket.waited = now - asked
+        surprise = abs(now - max(ticket.turn, asked))
+        self._surprise += (surprise - self._surprise) * _SMOOTHING
         if ticket.remaining() <= enough:
             self._next_turn()
             if ticket.remaining() <= 0:
@@ -252,18 +258,23 @@ class Gate:
         # With a free thread the answer is always to try: too high an estimate would never be corrected otherwise.
         if seconds is None or ahead <= 0:
             return
-        needed = self._needed(ahead)
+        # Whoever enters is almost never refused later, when the wait was in vain: that is what the margin is for.
+        needed = self._needed(ahead) + _CAUTION * self._surprise
         if needed > seconds:
             message = f"the picture would be done in about {needed:.2f} s, and the deadline is in {seconds:.2f} s"
             raise DeadlineTooShort(message, self._hint(ahead))
 
     def _needed(self, ahead: int) -> float:
         """Seconds until a picture is with its caller, if so many have to be done before it begins."""
-        return ahead * self._service / self.workers + self._service + self._transfer
+        return self._wait(ahead) + self._service + self._transfer
+
+    def _wait(self, ahead: float) -> float:
+        """Seconds in which so many pictures are worked on."""
+        return ahead * self._service / self.workers
 
     def _hint(self, ahead: float) -> float:
-        """Seconds after which so many pictures have been worked on."""
-        return min(max(ahead * self._service / self.workers, _SHORTEST_HINT), _LONGEST_HINT)
+        """Seconds after which asking again makes sense, with so many pictures to be worked on before."""
+        return min(max(self._wait(ahead), _SHORTEST_HINT), _LONGEST_HINT)
 
     def _fits(self, size: int) -> bool:
         return self.bytes == 0 or self.bytes + size <= self._max_bytes
@@ -275,7 +286,8 @@ class Gate:
         return math.inf if seconds is None else self.clock() + seconds
 
     def _enter(self, deadline: float, size: int = 0) -> Ticket:
-        ticket = Ticket(self, deadline, size)
+        turn = self.clock() + self._wait(max(0, self.inside - self.workers + 1))
+        ticket = Ticket(self, deadline, size, turn)
         self.bytes += size
         self._placed.add(ticket)
         self.inside += 1
