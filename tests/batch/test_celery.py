@@ -123,6 +123,20 @@ def test_a_cancelled_generation_is_left_alone(process: Process, blur_server: Fak
     assert process.ends("left") == 1
 
 
+def test_a_mark_that_is_taken_back_is_seen_at_once(batch: Batch, blur_server: FakeServer) -> None:
+    process = Process(batch, server=blur_server.target, broker="redis://127.0.0.1:1/0", mark_seconds=3600)
+    process.begin()
+    try:
+        planned(process)
+        process.batch.ledger.set_mark(Mark(State.SUSPEND, "by a test"))
+        process.task.apply(kwargs=process.ticket(), throw=True)
+        process.batch.ledger.set_mark(Mark())
+        process.task.apply(kwargs=process.ticket(), throw=True)
+        assert (process.ends("left"), process.ends("done")) == (1, 1)
+    finally:
+        process.places.close()
+
+
 def test_trouble_is_tried_again_and_says_no_key(
     process: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,7 +16,7 @@ import faceblur
 from .config import BatchSettings
 from .generation import Generation, load
 from .job import JobSpec
-from .ledger import Entry, Ledger, Mark
+from .ledger import Entry, Ledger, Mark, State
 from .outcomes import Outcome
 from .page import Workplace
 from .storage.opening import open_store
@@ -137,7 +137,11 @@ class Workplaces:
 
 
 class _Marks:
-    """The mark of a generation, read again when it is too old; the threads of a process share it."""
+    """The mark of a generation, read again when it is too old; the threads of a process share it.
+
+    One that asks to stop is read each time: a page that is left for one that was taken back lies until the planner
+    misses it.
+    """
 
     def __init__(self, ledger: Ledger, seconds: float) -> None:
         self._ledger = ledger
@@ -149,7 +153,8 @@ class _Marks:
     def __call__(self) -> Mark:
         with self._lock:
             now = time.monotonic()
-            if self._read is None or now - self._read >= self._seconds:
+            fresh = self._read is not None and now - self._read < self._seconds
+            if not fresh or self._mark.state is not State.RUN:
                 self._mark, self._read = self._ledger.mark(), now
             return self._mark
 
