@@ -56,6 +56,7 @@ class CloudStore:
         location: Location,
         backend: Backend,
         *,
+        server: str = "",
         credentials: CredentialSource | None = None,
         storage_class: str | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ class CloudStore:
         Args:
             location: Bucket and prefix.
             backend: Made from `client_options` and `retry_options`.
+            server: Its name, for errors.
             credentials: What `backend` signs with, if it is known here. A request that is denied is sent again if they
                 have changed meanwhile.
             storage_class: Of what is written.
@@ -71,6 +73,7 @@ class CloudStore:
         self._prefix = location.prefix
         self._name = str(location)
         self._backend = backend
+        self._server = server
         self._credentials = credentials
         self._storage_class = storage_class
 
@@ -173,12 +176,12 @@ class CloudStore:
             try:
                 return work()
             except _RAISED as error:
-                failure = _failure(error, where)
+                failure = _failure(error, where, self._server)
             if not isinstance(failure, AccessDenied) or self._credentials is None or self._credentials() == used:
                 raise failure
 
 
-def _failure(error: Exception, where: str) -> StorageError:
+def _failure(error: Exception, where: str, server: str) -> StorageError:
     text = str(error)
     if status := re.search(r"status code: (\d{3})", text):
         return failure_of(where, int(status[1]), code_in(text))
@@ -187,7 +190,7 @@ def _failure(error: Exception, where: str) -> StorageError:
     for kinds, failure, meaning in _WITHOUT_STATUS:
         if type(error).__name__ in kinds:
             return failure(f"{where}: {meaning}")
-    return unreachable(where, text)
+    return unreachable(where, text, server)
 
 
 _WITHOUT_STATUS: Sequence[tuple[tuple[str, ...], type[StorageError], str]] = (

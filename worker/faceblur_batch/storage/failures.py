@@ -102,15 +102,20 @@ def _other() -> _Meaning:
     return StorageFailure, "the store refused the request"
 
 
-def unreachable(where: str, what: str) -> StorageError:
-    """Return the error for no answer; `what` is the library's description, of which only known words are used."""
+def unreachable(where: str, what: str, server: str = "") -> StorageError:
+    """Return the error for no answer.
+
+    Args:
+        where: The bucket or object, as a person calls it.
+        what: The library's description, of which only known words are used.
+        server: Who was asked, where that is known: a variable that was misspelt shows in nothing else.
+    """
     if re.search(r"certificate|UnknownIssuer|NotValidForName", what, re.IGNORECASE):
         return StorageFailure(
             f"{where}: the server's certificate is not from a known authority, or is for another name or out of date; "
             "set `ca_bundle` to the file of its authority"
         )
     timed_out = re.search(r"TimedOut|TimeoutError|timed out", what)
-    return TransientStorageError(
-        f"{where}: the store {'did not answer in time' if timed_out else 'cannot be reached'}; "
-        "check its address and that it runs"
-    )
+    store = f"the store at {server}" if server else "the store"
+    trouble = "did not answer in time" if timed_out else "cannot be reached"
+    return TransientStorageError(f"{where}: {store} {trouble}; check its address and that it runs")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 from obstore.store import S3Store as S3Backend
 
@@ -67,7 +67,8 @@ class S3Store(CloudStore):
             retry_config=retry_options(settings),
             credential_provider=_Provider(source) if source else None,
         )
-        super().__init__(location, backend, credentials=source, storage_class=settings.storage_class)
+        server = urlsplit(url).netloc
+        super().__init__(location, backend, server=server, credentials=source, storage_class=settings.storage_class)
         # The credentials that a cloud's platform provides are known to obstore alone.
         platform = settings.credentials is CredentialKind.PLATFORM
         self._reader = None if platform else S3Reader(url, settings, source)

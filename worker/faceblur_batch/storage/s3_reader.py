@@ -105,7 +105,7 @@ class S3Reader:
                     failure = failure_of(where, error.code, code_in(error.read(65536).decode("utf-8", "replace")))
                     again = error.code >= 500 or error.code in (408, 429)
             except (OSError, http.client.HTTPException) as error:
-                failure = unreachable(where, f"{error!r} {getattr(error, 'reason', '')!r}")
+                failure = unreachable(where, f"{error!r} {getattr(error, 'reason', '')!r}", self._host)
                 again = not isinstance(failure, StorageFailure)
             if isinstance(failure, AccessDenied) and self._credentials and self._credentials() != used:
                 continue
