@@ -166,3 +166,18 @@ def test_it_works_where_there_is_no_network(samples: Path) -> None:
     assert done.returncode == Exit.OK, done.stderr
     with Image.open(io.BytesIO(done.stdout)) as result:
         assert result.size == (160, 120)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
+def test_the_engine_comes_without_threads_that_it_has_no_use_for() -> None:
+    program = """
+import os
+from faceblur_cli.redactor import open_engine
+from faceblur_engine.types import Profile
+
+open_engine(profiles=[Profile.FAST], runtime="auto", threads=1, concurrency=2)
+print(len(os.listdir("/proc/self/task")))
+"""
+    surroundings = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", program], env=surroundings, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

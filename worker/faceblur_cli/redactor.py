@@ -7,6 +7,7 @@ server (see `server`), or a test's fake.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -65,6 +66,9 @@ class OpenRedactor(Protocol):
 
 def open_engine(*, profiles: Collection[Profile], runtime: str, threads: int, concurrency: int) -> Redactor:
     """Load the engine into this process. See `OpenRedactor`."""
+    # NumPy and OpenCV each bring an OpenBLAS, which is not used here, and whose threads, one per core, turn idle loops
+    # for up to a tenth of a second when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from faceblur_engine.pipeline import Engine  # takes most of the start-up time, and --help does not need it
     from faceblur_process.memory import keep_freed_buffers
 
