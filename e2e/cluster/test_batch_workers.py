@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shlex
 import subprocess
@@ -209,15 +208,6 @@ def test_pages_go_through_the_embedded_broker_and_batch_workers_outlive_it(
     eventually(lambda: left(workers) == [] and not pods(workers), 60, "the end of everything")
 
 
-def secret(workers: Workers, name: str, **values: str) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": workers.namespace},
-        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
-    }
-
-
 def redis(workers: Workers, name: str, worker_image: str) -> str:
     """Start a Redis with a password, or the worker image's Valkey where no image is named; returns its URL."""
     arguments = ["--save", "", "--dir", "/tmp", "--requirepass", "sesame"]
@@ -237,14 +227,14 @@ def test_a_broker_of_ones_own_is_waited_for_and_a_changed_secret_leads_to_anothe
     found = workers.wait_condition("Batch", "False", "SecretMissing")
     assert found["message"].startswith("Secret broker does not exist")
     assert condition(workers.get(), "Degraded")["reason"] == "SecretMissing"
-    kube.apply(secret(workers, "broker", url=first))
+    kube.put_secret("broker", workers.namespace, {"url": first})
     workers.wait_condition("Batch", reason="BatchWorkersReady", seconds=120)
     reference = {"secretKeyRef": {"name": "broker", "key": "url"}}
     send(workers, worker_image, 4, reference)
     eventually(lambda: given_up(workers) == 4, 60, "the end of four pages")
 
     (before,) = pods(workers)
-    kube.apply(secret(workers, "broker", url=second))
+    kube.put_secret("broker", workers.namespace, {"url": second})
     eventually(
         lambda: before["metadata"]["name"] not in [pod["metadata"]["name"] for pod in pods(workers)],
         120,
@@ -254,7 +244,7 @@ def test_a_broker_of_ones_own_is_waited_for_and_a_changed_secret_leads_to_anothe
     eventually(lambda: given_up(workers) == 2, 60, "the end of two pages by way of the second broker")
 
     (before,) = pods(workers)
-    kube.apply(secret(workers, "broker", url=f"redis://{full_name('nowhere', workers.namespace)}:6379/0"))
+    kube.put_secret("broker", workers.namespace, {"url": f"redis://{full_name('nowhere', workers.namespace)}:6379/0"})
     look = {"metadata": {"annotations": {"example.org/look": "now"}}}  # not only when it is time to look at Secrets
     kube.patch(API_VERSION, KIND, workers.name, workers.namespace, look)
     eventually(lambda: len(pods(workers)) == 2, 60, "a batch worker with the third broker")

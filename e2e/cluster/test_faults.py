@@ -173,22 +173,16 @@ def test_the_operator_may_be_killed_at_any_time(two: Workers, callers: Callers, 
 def test_a_secret_that_goes_and_comes_back_is_told(kube: Cluster, workers: Workers) -> None:
     authority = Authority()
     certificate, key = authority.issue(f"demo.{workers.namespace}.svc")
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": {"name": "workers-tls", "namespace": workers.namespace},
-        "stringData": {"tls.crt": certificate.decode(), "tls.key": key.decode()},
-    }
+    content = {"tls.crt": certificate, "tls.key": key}
     workers.apply({**fixed(1), "tls": {"secretName": "workers-tls"}})
     assert "workers-tls" in workers.wait_condition("TLS", "False", "SecretMissing")["message"]
-    kube.apply(secret)
+    kube.put_secret("workers-tls", workers.namespace, content)
     workers.wait_ready(1, 120)
     workers.wait_condition("TLS", "True")
     kube.delete("v1", "Secret", "workers-tls", workers.namespace)
     workers.wait_condition("TLS", "False", "SecretMissing", seconds=90)
     assert condition(workers.get(), "Ready")["status"] == "True", "workers that run keep their certificate"
-    kube.apply(secret)
+    kube.put_secret("workers-tls", workers.namespace, content)
     workers.wait_condition("TLS", "True", seconds=90)
 
 

@@ -259,18 +259,8 @@ def test_a_job_where_workers_and_broker_ask_for_certificates(
     authority, namespace = Authority(), surroundings.namespace
     for name in ("secured", "encrypted", "batch"):
         certificate, key = authority.issue(name, alternative=full_name(name, namespace))
-        data = {"tls.crt": certificate.decode(), "tls.key": key.decode(), "ca.crt": authority.pem.decode()}
-        data["url"] = f"rediss://{full_name(name, namespace)}:6379/0"
-        metadata = {"name": name, "namespace": namespace}
-        kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "type": "kubernetes.io/tls",
-                "metadata": metadata,
-                "stringData": data,
-            }
-        )
+        url = f"rediss://{full_name(name, namespace)}:6379/0"
+        kube.put_secret(name, namespace, {"tls.crt": certificate, "tls.key": key, "ca.crt": authority.pem, "url": url})
     surroundings.encrypted_redis("encrypted")
     secured = Workers(kube, namespace, "secured")
     tls = {"secretName": "secured", "mutual": {"caSecretName": "secured", "allowedIdentities": ["batch"]}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from . import compare, naming
@@ -35,9 +34,9 @@ def is_going(live: Manifest) -> bool:
 
 def stamped(manifest: Manifest) -> Manifest:
     """The manifest with what tells later that the live object was made from it."""
-    result = copy.deepcopy(manifest)
-    result["metadata"].setdefault("annotations", {})[naming.APPLIED_ANNOTATION] = compare.digest(manifest)
-    return result
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), naming.APPLIED_ANNOTATION: compare.digest(manifest)}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
 def is_due(live: Manifest | None, manifest: Manifest, accepted: str | None) -> bool:

@@ -19,7 +19,10 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
     max_leaves=12,
 )
-_OBJECTS = st.dictionaries(_NAMES, _JSON, min_size=1, max_size=4)
+# With metadata, as every object: of one that has nothing but its kind, nothing would be compared.
+_OBJECTS = st.dictionaries(_NAMES, _JSON, min_size=1, max_size=4).map(
+    lambda members: {"metadata": {"name": "demo"}, **members}
+)
 
 
 @pytest.mark.parametrize(

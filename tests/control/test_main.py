@@ -85,6 +85,7 @@ def test_without_a_way_to_the_api_server_it_says_so_and_ends(
     assert "no way to the API server" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.real_time
 async def test_a_process_serves_until_it_is_told_to_go(tmp_path: Path) -> None:
     async with api_server() as server:
         kubeconfig = tmp_path / "kubeconfig"

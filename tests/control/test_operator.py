@@ -343,6 +343,7 @@ async def test_what_an_autoscaler_measures_is_no_reason_to_look(
 
 async def test_a_cluster_is_served_although_its_watch_is_deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with api_server() as server, operate(server, tmp_path, monkeypatch):
+        await eventually_async(lambda: watched(server))
         server.go_deaf("faceblurclusters")
         await server.put(cluster_manifest())
         await eventually_async(lambda: exist(server))

@@ -7,7 +7,6 @@ a real API server makes of the same manifests is proven against one.
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import re
 import uuid
@@ -18,6 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+
+from support.copies import copied
 
 Manifest = dict[str, Any]
 Path = tuple[str, ...]
@@ -112,11 +113,11 @@ class ApiServer:
     def get(self, resource: str, name: str, namespace: str = "shop") -> Manifest | None:
         """A copy of an object, None where there is none."""
         entry = self._entries.get((resource, namespace, name))
-        return copy.deepcopy(entry.manifest) if entry else None
+        return copied(entry.manifest) if entry else None
 
     def all(self, resource: str) -> list[Manifest]:
         """Copies of all objects of a kind."""
-        return [copy.deepcopy(entry.manifest) for key, entry in self._entries.items() if key[0] == resource]
+        return [copied(entry.manifest) for key, entry in self._entries.items() if key[0] == resource]
 
     async def put(self, manifest: Manifest) -> Manifest:
         """Create or replace an object as somebody else than the operator."""
@@ -125,7 +126,7 @@ class ApiServer:
         key = (resource, metadata.get("namespace", ""), metadata["name"])
         entry = self._entries.get(key)
         old = entry.manifest if entry else None
-        return await self._store(key, copy.deepcopy(manifest), old, entry.applied if entry else {})
+        return await self._store(key, copied(manifest), old, entry.applied if entry else {})
 
     async def edit(self, resource: str, name: str, change: Callable[[Manifest], None], namespace: str = "shop") -> None:
         """Change an object in place as somebody else than the operator."""
@@ -221,7 +222,7 @@ class ApiServer:
 
     def _list(self, call: Call, resource: str) -> web.Response:
         chosen = [
-            copy.deepcopy(entry.manifest)
+            copied(entry.manifest)
             for key, entry in sorted(self._entries.items())
             if key[0] == resource and call.namespace in ("", key[1]) and _selects(call, entry.manifest)
         ]
@@ -271,7 +272,7 @@ class ApiServer:
             contested = [path for path, value in mine.items() if path in others and others[path] != value]
             if contested:
                 return _status(409, "Conflict", f"conflict with other managers: {contested}")
-        new = copy.deepcopy(old) if old else {"metadata": {}}
+        new = copied(old) if old else {"metadata": {}}
         for path, _ in _leaves(applied.get(manager, {})):
             if path not in mine and path not in others:
                 _unset(new, path)
@@ -294,13 +295,13 @@ class ApiServer:
             was = old["metadata"]
             metadata |= {name: was[name] for name in ("uid", "creationTimestamp", "resourceVersion", "generation")}
             if new == old:
-                return copy.deepcopy(old)
+                return copied(old)
             metadata["generation"] += new.get("spec") != old.get("spec")
         self._version += 1
         metadata["resourceVersion"] = str(self._version)
-        self._entries[key] = _Entry(copy.deepcopy(new), applied)
-        await self._tell(_Change(self._version, key[0], old, copy.deepcopy(new)))
-        return copy.deepcopy(new)
+        self._entries[key] = _Entry(copied(new), applied)
+        await self._tell(_Change(self._version, key[0], old, copied(new)))
+        return copied(new)
 
     async def _tell(self, change: _Change) -> None:
         async with self._news:
@@ -414,7 +415,7 @@ def _event(call: Call, change: _Change) -> Manifest | None:
     if not was and not now:
         return None
     kind = "MODIFIED" if was and now else "ADDED" if now else "DELETED"
-    item = copy.deepcopy(change.new if now else change.old)
+    item = copied(change.new if now else change.old)
     assert item is not None
     item["metadata"]["resourceVersion"] = str(change.version)
     return {"type": kind, "object": item}
@@ -447,7 +448,7 @@ def _merge(into: Manifest, manifest: Manifest) -> None:
         if isinstance(value, dict) and isinstance(into.get(name), dict):
             _merge(into[name], value)
         else:
-            into[name] = copy.deepcopy(value)
+            into[name] = copied(value)
 
 
 def _unset(manifest: Manifest, path: Path) -> None:

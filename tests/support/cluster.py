@@ -6,6 +6,7 @@ has no opinion on kinds: those of the operator, of KEDA or of cert-manager are a
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -196,6 +197,14 @@ class Cluster:
         spec = {"clusterIP": "None", "selector": {"app": name}, "ports": [{"port": port}]}
         metadata = {"name": name, "namespace": namespace}
         self.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+
+    def put_secret(self, name: str, namespace: str, content: Mapping[str, str | bytes]) -> None:
+        """Make a Secret, or replace its content; its type is that for certificates where there is a ``tls.key``."""
+        kind = "kubernetes.io/tls" if "tls.key" in content else "Opaque"
+        metadata = {"name": name, "namespace": namespace}
+        raw = {key: value.encode() if isinstance(value, str) else value for key, value in content.items()}
+        data = {key: base64.b64encode(value).decode() for key, value in raw.items()}
+        self.apply({"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "data": data})
 
     def define(self, crd: Manifest) -> None:
         """Apply a definition, and wait until the API server serves its kind."""

@@ -7,7 +7,6 @@ API server makes of the same manifests is proven against one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from faceblur_operator import naming
 from faceblur_operator.api.v1alpha1 import FaceBlurCluster
 from faceblur_operator.observed import Manifest, Memory, ObjectKey, Observed, Plan, WorkerReport
 from faceblur_operator.plan import OPTIONAL_APIS, PlanSettings, make_plan, places, secrets
+from support.copies import copied
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SETTINGS = PlanSettings(
@@ -297,8 +297,8 @@ class World:
         names = {place for place in places(seen) if place.api_version not in OPTIONAL_APIS - self.apis}
         return Observed(
             cluster=seen,
-            objects={key: copy.deepcopy(live) for key, live in self.objects.items() if key in names},
-            pods=tuple(copy.deepcopy(self.pods)),
+            objects={key: copied(live) for key, live in self.objects.items() if key in names},
+            pods=tuple(copied(self.pods)),
             secrets={name: self.versions.get(name, "1") if name in self.secrets else "" for name in secrets(seen)},
             apis=self.apis,
             report=self.report,
@@ -368,7 +368,7 @@ class World:
     def _apply(self, manifest: Manifest, manager: str) -> None:
         key = naming.key_of(manifest)
         before = self.objects.get(key)
-        after = copy.deepcopy(manifest)
+        after = copied(manifest)
         if manager == naming.REPLICAS_FIELD_MANAGER:
             assert before is not None
             after = {**before, "spec": {**before["spec"], "replicas": manifest["spec"]["replicas"]}}

@@ -26,7 +26,7 @@ async def eventually_async(ask: Callable[[], T], seconds: float = 30, what: str 
     end = asyncio.get_running_loop().time() + seconds
     while not (answer := ask()):
         assert asyncio.get_running_loop().time() < end, _too_late(seconds, what, answer)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
     return answer
 
 

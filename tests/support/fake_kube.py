@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from faceblur_operator import naming
 from faceblur_operator.kube import KubeError
 from faceblur_operator.observed import Event, Manifest, ObjectKey
 from support.clusters import cluster_body
+from support.copies import copied
 
 CLUSTER = ObjectKey("faceblur.io/v1alpha1", "FaceBlurCluster", "demo")
 
@@ -53,7 +53,7 @@ class FakeKube:
 
     def change(self, **spec: Any) -> None:
         """Change the cluster's spec as a user does."""
-        body = copy.deepcopy(self.cluster)
+        body = copied(self.cluster)
         body["spec"] |= spec
         self._store(CLUSTER, body)
 
@@ -63,19 +63,19 @@ class FakeKube:
 
     async def resources(self, kind: str, namespace: str | None) -> list[Manifest]:
         self._note(f"{kind}s {namespace}")
-        return [{"metadata": copy.deepcopy(live["metadata"])} for key, live in self.objects.items() if key.kind == kind]
+        return [{"metadata": copied(live["metadata"])} for key, live in self.objects.items() if key.kind == kind]
 
     async def get(self, key: ObjectKey, namespace: str) -> Manifest | None:
         self._note(f"get {key.kind}")
-        return copy.deepcopy(self.objects.get(key))
+        return copied(self.objects.get(key))
 
     async def pods(self, namespace: str, selector: str) -> list[Manifest]:
         self._note("pods")
-        return copy.deepcopy(self.running)
+        return copied(self.running)
 
     async def jobs(self, namespace: str, selector: str) -> list[Manifest]:
         self._note("jobs")
-        return copy.deepcopy(self.runs)
+        return copied(self.runs)
 
     async def secret_version(self, namespace: str, name: str) -> str:
         self._note(f"secret {name}")
@@ -88,20 +88,20 @@ class FakeKube:
         verb = subresource or ("keep" if manager == naming.REPLICAS_FIELD_MANAGER else "apply")
         assert force == (verb != "keep")
         self._note(f"{verb} {key.kind}")
-        live = copy.deepcopy(self.objects.get(key, {"metadata": {}}))
+        live = copied(self.objects.get(key, {"metadata": {}}))
         if verb == "apply":
             metadata = {**live["metadata"], **manifest["metadata"]}
             fields: Manifest = {"f:spec": {"f:replicas": {}}} if "replicas" in manifest.get("spec", {}) else {}
             metadata["managedFields"] = [{"manager": manager, "operation": "Apply", "fieldsV1": fields}]
             replicas = live.get("spec", {}).get("replicas")
-            live = {**live, **copy.deepcopy(manifest), "metadata": metadata}
+            live = {**live, **copied(manifest), "metadata": metadata}
             if key.kind == "Deployment" and replicas is not None:
                 live["spec"].setdefault("replicas", replicas)
             self.meddle(live)
         else:
             part = subresource or "spec"
-            live[part] = {**live.get(part, {}), **copy.deepcopy(manifest[part])}
-        return copy.deepcopy(self._store(key, live))
+            live[part] = {**live.get(part, {}), **copied(manifest[part])}
+        return copied(self._store(key, live))
 
     async def delete(self, key: ObjectKey, namespace: str, uid: str, version: str = "") -> None:
         self._note(f"delete {key.kind}")
@@ -116,7 +116,7 @@ class FakeKube:
 
     def put(self, manifest: Manifest) -> None:
         """Put an object there as somebody else than the operator."""
-        self._store(naming.key_of(manifest), copy.deepcopy(manifest))
+        self._store(naming.key_of(manifest), copied(manifest))
 
     def _store(self, key: ObjectKey, manifest: Manifest) -> Manifest:
         was = self.objects.get(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from faceblur_operator.api.v1alpha1_job import FaceBlurJob, FaceBlurJobStatus
 from faceblur_operator.job_plan import job_places, job_secrets, make_job_plan
 from faceblur_operator.observed import JobObserved, Manifest, Memory, ObjectKey, Plan
 from support.clusters import NOON, SETTINGS, cluster_body, condition
+from support.copies import copied
 
 BATCH: dict[str, Any] = {
     "broker": {"secretName": "broker"},
@@ -105,9 +105,7 @@ class JobWorld:
         observed = JobObserved(
             job=self.job,
             cluster=cluster,
-            objects={
-                place: copy.deepcopy(self.objects[place]) for place in job_places(self.job) if place in self.objects
-            },
+            objects={place: copied(self.objects[place]) for place in job_places(self.job) if place in self.objects},
             runs=tuple(self.runs),
             pods=tuple(self.pods),
             secrets={name: "1" if name in self.secrets else "" for name in job_secrets(cluster)},
@@ -127,7 +125,7 @@ class JobWorld:
                 **was["metadata"],
                 **manifest["metadata"],
             }
-            self.objects[place] = {**was, **copy.deepcopy(manifest), "metadata": metadata}
+            self.objects[place] = {**was, **copied(manifest), "metadata": metadata}
         for place in plan.delete:
             del self.objects[place]
         progress = self.body.get("status", {}).get("progress")
@@ -139,7 +137,7 @@ class JobWorld:
     def settle(self) -> Plan[FaceBlurJobStatus]:
         """Let the operator work until it wants nothing any more."""
         for _ in range(6):
-            before = copy.deepcopy((self.body, self.objects))
+            before = copied((self.body, self.objects))
             plan = self.step()
             if (self.body, self.objects) == before:
                 assert not plan.apply

@@ -44,7 +44,8 @@ async def running_operator(
     )
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     stopping = asyncio.Event()
-    chosen = {"address": "127.0.0.1:0", "tick_seconds": 0.05, "worker_image": "worker:1", **settings}
+    # Rounds so far apart that those of `at_rest` take longer than any pause between two looks.
+    chosen = {"address": "127.0.0.1:0", "tick_seconds": 0.2, "worker_image": "worker:1", **settings}
     task = asyncio.create_task(serve_resources(OperatorSettings(**chosen), stopping))
     try:
         yield
