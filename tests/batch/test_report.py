@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 
 import faceblur
@@ -66,6 +67,18 @@ def test_the_page_fetches_and_runs_nothing_whatever_objects_are_called() -> None
     assert "default-src 'none'" in text
     assert "&lt;script&gt;" in text
     assert page.tags.count("svg") >= 4
+
+
+def test_labels_have_room_and_a_chart_of_nothing_is_left_out() -> None:
+    batch = with_problems()
+    assert batch.run() is Phase.COMPLETED
+    _, text = reported(batch)
+    labels = re.findall(r'<text x="(\d+)" y="\d+" text-anchor="end">([^<]+)<', text)
+    assert "UNREADABLE_IMAGE" in [name for _, name in labels]
+    assert all(int(right) >= 7 * len(name) for right, name in labels)  # no letter of that size is wider on average
+    nothing = Batch(0)
+    assert nothing.run() is Phase.COMPLETED
+    assert "svg" not in Page(reported(nothing)[1]).tags
 
 
 def test_no_picture_is_in_the_report_unless_asked_for() -> None:

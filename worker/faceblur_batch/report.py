@@ -136,6 +136,7 @@ def render(report: dict[str, Any], samples: Sequence[tuple[str, str]] = ()) -> s
     """
     summary, style = report["summary"], resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     title = f"Job {report['job']}, generation {report['generation']}"
+    reported = datetime.fromisoformat(report["reported"])
     sentence = f"{report['phase']}{': ' + report['reason'] if report['reason'] else ''}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>FaceBlur batch report</title>\n'
@@ -144,7 +145,7 @@ def render(report: dict[str, Any], samples: Sequence[tuple[str, str]] = ()) -> s
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         f"<style>{style}</style></head><body><main>\n"
-        f"<header><h1>{escape(title)}</h1><p>{escape(sentence)} · {escape(report['reported'])}<br>"
+        f"<header><h1>{escape(title)}</h1><p>{escape(sentence)} · {reported:%Y-%m-%d %H:%M:%S %Z}<br>"
         f"{escape(report['source'])} → {escape(report['destination'])}</p></header>\n"
         f'<section class="tiles">{_tiles(report, summary)}</section>\n'
         f'<section class="charts">{_charts(report, summary)}</section>\n'
@@ -179,23 +180,26 @@ def _charts(report: dict[str, Any], summary: dict[str, Any]) -> str:
     return "".join(charts)
 
 
-def _bars(title: str, bars: Sequence[tuple[str, int]]) -> str:
-    """A horizontal bar chart."""
-    top = max([count for _, count in bars] + [1])
+def _bars(title: str, bars: Sequence[tuple[str, int]], labels: int = 96) -> str:
+    """A horizontal bar chart with so much room for the labels; nothing where there is nothing to show."""
+    top = max((count for _, count in bars), default=0)
+    if not top:
+        return ""
     rows = "".join(
-        f'<text x="96" y="{22 * i + 15}" text-anchor="end">{escape(name)}</text>'
-        f'<rect x="104" y="{22 * i + 3}" width="{160 * count / top:.1f}" height="16" rx="2"/>'
-        f'<text x="{110 + 160 * count / top:.1f}" y="{22 * i + 15}">{f"{count:,}" if count else ""}</text>'
+        f'<text x="{labels}" y="{22 * i + 15}" text-anchor="end">{escape(name)}</text>'
+        f'<rect x="{labels + 8}" y="{22 * i + 3}" width="{160 * count / top:.1f}" height="16" rx="2"/>'
+        f'<text x="{labels + 14 + 160 * count / top:.1f}" y="{22 * i + 15}">{f"{count:,}" if count else ""}</text>'
         for i, (name, count) in enumerate(bars)
     )
-    svg = f'<svg viewBox="0 0 330 {22 * len(bars) + 4}">{rows}</svg>'
+    svg = f'<svg viewBox="0 0 {labels + 234} {22 * len(bars) + 4}">{rows}</svg>'
     return f'<figure class="chart"><figcaption>{title}</figcaption>{svg}</figure>'
 
 
 def _reasons(summary: dict[str, Any]) -> str:
     if not summary["reasons"]:
         return ""
-    chart = _bars("Objects without a result, by reason", [(r.split(" ")[1], n) for r, n in summary["reasons"].items()])
+    bars = [(reason.split(" ")[1], count) for reason, count in summary["reasons"].items()]
+    chart = _bars("Objects without a result, by reason", bars, labels=240)
     return f'<section class="charts wide">{chart}</section>\n'
 
 
