@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from faceblur_process.memory import keep_freed_buffers
 
 HERE = Path(__file__).parent
 THREADS = 2
+ROUNDS = 7
 FULL_HD, VGA = (1920, 1080), (640, 480)
 CANVASES = 24
 TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -195,6 +197,12 @@ def is_held(figures: dict[str, Any]) -> bool:
     return bool(figures["p95"] <= 120 and set(figures["outcomes"]) == {"ok"})
 
 
+def spread(values: list[float], digits: int) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    found = {"minimum": min(values), "median": statistics.median(values), "maximum": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
+
+
 def say(bar: str, **figures: Any) -> None:
     """Print one line."""
     sys.stdout.write(json.dumps({"bar": bar, **figures}) + "\n")
@@ -228,7 +236,7 @@ class Bars:
                 )
 
     def overhead(self) -> None:
-        """Throughput over the wire as a share of the engine's in this process, rounds interleaved."""
+        """Throughput over the wire as a share of the engine's in this process, round by round."""
         pictures = [path.read_bytes() for path in sorted(self._pictures(FULL_HD).iterdir())]
         for profile in ("balanced", "fast"):
             engine = Engine(profiles=(Profile(profile),), concurrency=THREADS)
@@ -240,14 +248,12 @@ class Bars:
                     "BlurImages": lambda: closed_loop(process, pictures, profile, "BlurImages", count),  # noqa: B023
                 }
                 rates: dict[str, list[float]] = {name: [] for name in ways}
-                for _ in range(5):
+                for _ in range(ROUNDS):
                     for name, way in ways.items():
                         rates[name].append(way())
-            middle = {name: sorted(values)[2] for name, values in rates.items()}
             for name, values in rates.items():
-                share = round(middle[name] / middle["engine"], 3)
-                low, mid, high = (round(sorted(values)[index], 1) for index in (0, 2, 4))
-                say("overhead", profile=profile, way=name, minimum=low, median=mid, maximum=high, share=share)
+                shares = [rate / engine for rate, engine in zip(values, rates["engine"], strict=True)]
+                say("overhead", profile=profile, way=name, rates=spread(values, 1), shares=spread(shares, 3))
 
     def reference(self) -> None:
         """88 pictures per second over 100 connections; then the same with an engine that does nothing.
