@@ -91,6 +91,16 @@ def test_no_picture_is_in_the_report_unless_asked_for() -> None:
     assert all(link.startswith("data:image/png;base64,") for link in Page(text).links)
 
 
+def test_the_rate_is_that_of_the_job_whenever_the_report_is_written() -> None:
+    batch = with_problems()
+    assert batch.run() is Phase.COMPLETED
+    values, _ = reported(batch)
+    again = write_report_so_far(batch.ledger, batch.generation, status_of(batch.ledger, batch.generation))
+    assert again["reported"] != values["reported"]  # by the clock of this machine
+    assert again["seconds"] == values["seconds"]
+    assert again["pictures_per_second"] == values["pictures_per_second"] > 0
+
+
 def test_a_job_that_was_stopped_has_a_report_of_what_there_is() -> None:
     batch = Batch(30)
     planner = batch.start()

@@ -75,7 +75,14 @@ def report_so_far(ledger: Ledger, generation: Generation, *, pages: int) -> Repo
 
 
 def write_report(
-    ledger: Ledger, report: Report, phase: str, reason: str, now: datetime, *, samples: int = 0
+    ledger: Ledger,
+    report: Report,
+    phase: str,
+    reason: str,
+    now: datetime,
+    *,
+    ended: datetime | None = None,
+    samples: int = 0,
 ) -> dict[str, Any]:
     """Write `report.json` and `report.html`, and return what the former says.
 
@@ -85,9 +92,10 @@ def write_report(
         phase: Where the generation stands.
         reason: Why it does not go on, if it does not.
         now: The time.
+        ended: When the generation was complete, if it is.
         samples: Results that the page shows; they are copied into it.
     """
-    values = report.as_dict(phase, reason, now)
+    values = report.as_dict(phase, reason, now, ended)
     shown = []
     for key in report.shown[:samples]:
         with contextlib.suppress(NotFound):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -271,7 +272,9 @@ def write_report_so_far(ledger: Ledger, generation: Generation, status: Status, 
     """
     last = ledger.last_page()
     report = report_so_far(ledger, generation, pages=last.head.page + 1 if last else 0)
-    return write_report(ledger, report, status.phase, status.reason, datetime.now(UTC), samples=samples)
+    root = ledger.get("root.json")
+    ended = datetime.fromisoformat(json.loads(root)["concluded"]) if root else None
+    return write_report(ledger, report, status.phase, status.reason, datetime.now(UTC), ended=ended, samples=samples)
 
 
 class _NoQueue:

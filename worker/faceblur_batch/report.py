@@ -87,15 +87,17 @@ class Report:
             self._count("milliseconds", outcome.milliseconds)
             self._milliseconds += outcome.milliseconds
 
-    def as_dict(self, phase: str, reason: str, now: datetime) -> dict[str, Any]:
+    def as_dict(self, phase: str, reason: str, now: datetime, ended: datetime | None = None) -> dict[str, Any]:
         """What `report.json` says.
 
         Args:
             phase: Where the generation stands.
             reason: Why it does not go on, if it does not.
             now: The time.
+            ended: When the generation was complete, if it is.
         """
-        generation, seconds = self._generation, (now - self._generation.created).total_seconds()
+        generation = self._generation
+        seconds = ((ended or now) - generation.created).total_seconds()
         worked = self.summary.objects - self.summary.kinds[Kind.UNCHANGED]
         return {
             "format": FORMAT,
