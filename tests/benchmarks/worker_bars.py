@@ -216,7 +216,6 @@ class Bars:
         self._samples = samples
         self._scratch = scratch
         self._seconds = seconds
-        self._search_seconds = min(seconds, 10)
 
     def _pictures(self, size: tuple[int, int]) -> Path:
         folder = self._scratch / f"{size[0]}x{size[1]}"
@@ -281,18 +280,17 @@ class Bars:
             for size in (VGA, FULL_HD):
                 pictures = self._pictures(size)
                 with worker(profile) as process:
-                    rate, figures = self._highest(process, profile, pictures, self._search_seconds)
+                    rate, _ = self._highest(process, profile, pictures)
                     while not is_held(figures := load(process, pictures, profile, rate=rate, seconds=self._seconds)):
                         rate = round(rate * 0.96, 1)
                 say("highest", profile=profile, size=f"{size[0]}x{size[1]}", rate=rate, **figures)
 
-    def _highest(
-        self, process: RunningProcess, profile: str, pictures: Path, seconds: float
-    ) -> tuple[float, dict[str, Any]]:
-        """Narrow down between a rate that is held and one that is not, to 3 percent."""
+    def _highest(self, process: RunningProcess, profile: str, pictures: Path) -> tuple[float, dict[str, Any]]:
+        """Narrow down between a rate that is held for a short while and one that is not, to 3 percent."""
         encoded = [path.read_bytes() for path in sorted(pictures.iterdir())]
         high = closed_loop(process, encoded, profile, "BlurImage", 100) * 1.1
         low, held = 0.0, {}
+        seconds = min(self._seconds, 10)
         while low == 0 or high / low > 1.03:
             rate = round((low or high * 0.6) * 0.5 + high * 0.5, 1)
             figures = load(process, pictures, profile, rate=rate, seconds=seconds)
@@ -306,7 +304,7 @@ class Bars:
         """Three times the highest rate, then the highest rate again at once."""
         pictures = self._pictures(FULL_HD)
         with worker("fast") as process:
-            rate, at_capacity = self._highest(process, "fast", pictures, self._search_seconds)
+            rate, at_capacity = self._highest(process, "fast", pictures)
             deadline = 2 * at_capacity["p95"] / 1000
             before = len(process.refusal_seconds())
             over = load(process, pictures, "fast", rate=3 * rate, seconds=self._seconds / 2, deadline=deadline)

@@ -5,6 +5,7 @@ Everything is opened when it is first used, in the process that uses it: neither
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -147,16 +148,17 @@ class _Marks:
         self._ledger = ledger
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._mark = Mark()
-        self._read: float | None = None
+        self._running_until = -math.inf
 
     def __call__(self) -> Mark:
         with self._lock:
             now = time.monotonic()
-            fresh = self._read is not None and now - self._read < self._seconds
-            if not fresh or self._mark.state is not State.RUN:
-                self._mark, self._read = self._ledger.mark(), now
-            return self._mark
+            if now < self._running_until:
+                return Mark()
+            mark = self._ledger.mark()
+            if mark.state is State.RUN:
+                self._running_until = now + self._seconds
+            return mark
 
 
 def ticket_for(spec: JobSpec, generation: Generation, page: int) -> Ticket:

@@ -157,7 +157,7 @@ class Gate:
             raise ShuttingDown("this worker is about to end; ask another one", retry_after=0.1)
         if seconds is not None and seconds <= 0:
             raise DeadlinePassed("the deadline has already passed")
-        ahead = self.inside - self.workers + 1
+        ahead = self._ahead()
         if ahead > self._places:
             raise Overloaded(f"{self.inside} pictures are inside already; try again later", self._hint(ahead / 2))
         self._check(ahead, seconds)
@@ -264,6 +264,10 @@ class Gate:
             message = f"the picture would be done in about {needed:.2f} s, and the deadline is in {seconds:.2f} s"
             raise DeadlineTooShort(message, self._hint(ahead))
 
+    def _ahead(self) -> int:
+        """Pictures that have to be done before one that enters now begins; 0 or less: a thread is free for it."""
+        return self.inside - self.workers + 1
+
     def _needed(self, ahead: int) -> float:
         """Seconds until a picture is with its caller, if so many have to be done before it begins."""
         return self._wait(ahead) + self._service + self._transfer
@@ -286,7 +290,7 @@ class Gate:
         return math.inf if seconds is None else self.clock() + seconds
 
     def _enter(self, deadline: float, size: int = 0) -> Ticket:
-        turn = self.clock() + self._wait(max(0, self.inside - self.workers + 1))
+        turn = self.clock() + self._wait(max(0, self._ahead()))
         ticket = Ticket(self, deadline, size, turn)
         self.bytes += size
         self._placed.add(ticket)

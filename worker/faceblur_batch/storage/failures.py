@@ -102,13 +102,13 @@ def _other() -> _Meaning:
     return StorageFailure, "the store refused the request"
 
 
-def unreachable(where: str, what: str, server: str = "") -> StorageError:
+def unreachable(where: str, what: str, server: str) -> StorageError:
     """Return the error for no answer.
 
     Args:
         where: The bucket or object, as a person calls it.
         what: The library's description, of which only known words are used.
-        server: Who was asked, where that is known: a variable that was misspelt shows in nothing else.
+        server: Who was asked, empty where that is not known: a variable that was misspelt shows in nothing else.
     """
     if re.search(r"certificate|UnknownIssuer|NotValidForName", what, re.IGNORECASE):
         return StorageFailure(
