@@ -83,8 +83,8 @@ def test_the_commands_of_the_readme_do_what_it_says(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     left = ("deployments", "replicasets", "services", "hpa", "pdb", "networkpolicies", "pods")
-    # The garbage collector learns of a definition that is new, or was replaced, up to a minute later. Until then it asks
-    # for the owner at intervals that double: what lived for 41 s goes up to 41 s after its owner, and then its pods end.
+    # The garbage collector learns up to a minute later of a definition that is new or was replaced. Until then it asks
+    # for the owner at intervals that double: what lived for 41 s can go 41 s after its owner, and then its pods end.
     eventually(
         lambda: not kube.kubectl("-n", namespace, "get", ",".join(left), "-o", "name"), 180, "the end of what was made"
     )

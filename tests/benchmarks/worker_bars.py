@@ -36,6 +36,7 @@ from faceblur.v1 import faceblur_service_pb2, faceblur_service_pb2_grpc, options
 from faceblur_engine.pipeline import Engine
 from faceblur_engine.types import Options, Profile
 from faceblur_process.memory import keep_freed_buffers
+from faceblur_process.turns import take_turns_soon
 
 HERE = Path(__file__).parent
 THREADS = 2
@@ -351,6 +352,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of each measurement; 6 for a first impression")
     given = parser.parse_args()
     keep_freed_buffers(4)
+    take_turns_soon()
     with tempfile.TemporaryDirectory() as scratch:
         bars = Bars(given.samples, Path(scratch), given.seconds)
         for name in given.bars:

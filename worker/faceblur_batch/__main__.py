@@ -17,6 +17,7 @@ from prometheus_client import make_wsgi_app
 import faceblur
 from faceblur_process.memory import keep_freed_buffers
 from faceblur_process.settings import ConfigurationError, load, unknown_variables
+from faceblur_process.turns import take_turns_soon
 
 from . import health, logs
 from .app import make_app, waiting
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(settings: BatchSettings) -> int:
     """Work until SIGTERM or SIGINT; see `main`."""
     keep_freed_buffers()
+    take_turns_soon()
     metrics = Metrics(faceblur.__version__, settings.queue)
     signs = Health(settings.threads)
     workplaces = Workplaces(settings, count=metrics.count)

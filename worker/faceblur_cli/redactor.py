@@ -71,8 +71,10 @@ def open_engine(*, profiles: Collection[Profile], runtime: str, threads: int, co
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from faceblur_engine.pipeline import Engine  # takes most of the start-up time, and --help does not need it
     from faceblur_process.memory import keep_freed_buffers
+    from faceblur_process.turns import take_turns_soon
 
     keep_freed_buffers(concurrency + 1)
+    take_turns_soon()
     return Engine(profiles=profiles, runtime=runtime, threads=threads, concurrency=concurrency)
 
 

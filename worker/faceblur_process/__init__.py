@@ -1,1 +1,1 @@
-"""What our processes have in common: settings, log lines and the memory allocator. It knows none of them."""
+"""What our processes have in common: settings, log lines, memory, turns of threads. It knows none of them."""

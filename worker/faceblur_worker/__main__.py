@@ -14,6 +14,7 @@ from faceblur_engine.errors import EngineError
 from faceblur_process import logs
 from faceblur_process.memory import keep_freed_buffers
 from faceblur_process.settings import ConfigurationError, load, unknown_variables
+from faceblur_process.turns import take_turns_soon
 
 from .calls import log_context
 from .config import WorkerSettings
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None, make_engine: Callable[[WorkerSetting
     for name in unknown_variables(WorkerSettings):
         log.warning("%s is not a setting of this version and has no effect", name)
     keep_freed_buffers(settings.engine_threads() + 1)
+    take_turns_soon()
     try:
         in_time = asyncio.run(_serve(settings, make_engine))
     except (AddressInUse, CertificateError, EngineError, TracingUnavailable) as error:
