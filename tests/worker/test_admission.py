@@ -23,15 +23,16 @@ class House:
 
     async def work(self, ticket: Ticket, seconds: float) -> None:
         """Run something that ends when `seconds` have gone by on the clock."""
-        begun = threading.Event()
+        begun, proceed = threading.Event(), threading.Event()
 
         def job() -> None:
             begun.set()
+            proceed.wait(20)
 
-        end = self.now + seconds
         running = asyncio.ensure_future(self.gate.run(ticket, job))
-        await asyncio.sleep(0)  # the gate notes the time at which it begins
-        self.now = end
+        await until(begun.is_set)
+        self.now += seconds
+        proceed.set()
         await running
 
     async def learn(self, seconds: float) -> None:
@@ -241,7 +242,24 @@ def test_pictures_are_worked_on_in_the_order_in_which_they_came() -> None:
     run(test())
 
 
-def test_a_cancelled_call_leaves_the_queue() -> None:
+def test_a_thread_goes_on_with_the_next_picture_while_the_event_loop_is_busy() -> None:
+    async def test() -> None:
+        house = House()
+        release, begun = threading.Event(), threading.Event()
+        with house.gate.ticket(None) as first, house.gate.ticket(None) as second:
+            works = [
+                asyncio.ensure_future(house.gate.run(first, lambda: release.wait(20))),
+                asyncio.ensure_future(house.gate.run(second, begun.set)),
+            ]
+            await until(lambda: (house.gate.running, house.gate.waiting) == (1, 1))
+            release.set()
+            assert begun.wait(20), "it blocks the loop"
+            await asyncio.gather(*works)
+
+    run(test())
+
+
+def test_a_cancelled_call_that_waits_is_not_worked_on_and_gives_back_its_bytes_at_once() -> None:
     async def test() -> None:
         house = House()
         called: list[int] = []
@@ -257,7 +275,9 @@ def test_a_cancelled_call_leaves_the_queue() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert (house.gate.waiting, house.gate.inside, house.gate.bytes) == (0, 1, 0)
+            assert (house.gate.waiting, house.gate.bytes) == (0, 0)
+            assert house.gate.inside == 2, "it stands in the queue till its turn comes"
+        await until(lambda: house.gate.inside == 0)
         assert not called
         async with house.busy():
             pass

@@ -136,7 +136,7 @@ class Worker:
         await asyncio.sleep(settle)
         self.gate.close()
         await self._server.stop(max(0.1, end - loop.time() - _WATCH_SECONDS))
-        in_time = self.gate.running == 0
+        in_time = self.gate.running + self.gate.waiting == 0
         if self._watch:
             self._watch.cancel()
         await self._health_server.stop(0)
