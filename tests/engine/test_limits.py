@@ -74,12 +74,26 @@ def test_every_limit_holds_for_every_format(name: str) -> None:
     probe(data, Limits(max_bytes=len(data), max_width=64, max_height=64, max_pixels=64 * 64))
 
 
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("max_bytes", "has 9 bytes"),
+        ("max_width", "is 9 pixels wide"),
+        ("max_height", "is 9 pixels high"),
+        ("max_pixels", "has 9 pixels"),
+        ("max_scans", "has 9 scans"),
+    ],
+)
+def test_a_limit_says_in_words_what_the_picture_has(limit: str, says: str) -> None:
+    assert str(LimitExceeded(limit, 9, 8)) == f"the picture {says}, more than the limit {limit}=8"
+
+
 @pytest.mark.usefixtures("no_decoder")
 def test_a_picture_of_50000_by_50000_in_3_kb_is_refused() -> None:
     bomb = pictures.png_bomb(50_000, 50_000)
 
     assert len(bomb) < 3200
-    with pytest.raises(LimitExceeded, match=r"width is 50000, more than the limit max_width=20000"):
+    with pytest.raises(LimitExceeded, match=r"is 50000 pixels wide, more than the limit max_width=20000"):
         decode(bomb, LIMITS)
 
 
@@ -160,7 +174,7 @@ def test_the_sizes_inside_the_compressed_data_are_held_against_the_limits_too() 
     lying = large[:box] + struct.pack(">LL", 64, 48) + large[box + 8 :]
 
     assert probe(lying, LIMITS).width == 64
-    with pytest.raises(LimitExceeded, match="width is 400"):
+    with pytest.raises(LimitExceeded, match="is 400 pixels wide"):
         probe(lying, replace(LIMITS, max_width=100))
 
 

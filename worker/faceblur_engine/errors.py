@@ -95,9 +95,9 @@ class LimitExceeded(ImageError):
     reason = "LIMIT_EXCEEDED"
 
     def __init__(self, limit: str, value: int, allowed: int) -> None:
-        super().__init__(
-            f"the picture's {limit.removeprefix('max_')} is {value}, more than the limit {limit}={allowed}"
-        )
+        kind = limit.removeprefix("max_")
+        sides = {"width": f"is {value} pixels wide", "height": f"is {value} pixels high"}
+        super().__init__(f"the picture {sides.get(kind, f'has {value} {kind}')}, more than the limit {limit}={allowed}")
         self.limit = limit
         self.value = value
         self.allowed = allowed
