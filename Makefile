@@ -93,7 +93,7 @@ soak: $(STAMP) ## Batches with 20 kills of each kind
 	FACEBLUR_KILLS=20 FACEBLUR_AWAY_SECONDS=30 $(BIN)/pytest e2e/local/test_batch.py e2e/local/test_watch.py -k "killed or away or unwell or survive"
 
 bench-cluster: $(STAMP) ## FaceBlurClusters on the cluster of e2e-cluster; BARS="ready rest" for some of the figures
-	$(ON_CLUSTER) FACEBLUR_AUDIT_LOG=$(wildcard $(HOME)/.cache/faceblur-cluster/run/log/audit.log) \
+	$(ON_CLUSTER) FACEBLUR_AUDIT_LOG=$(HOME)/.cache/faceblur-cluster/run/log/audit.log \
 	  $(BIN)/python tests/benchmarks/cluster_bars.py $(BARS)
 
 fuzz: $(STAMP) ## 20,000 mutated files through the engine
