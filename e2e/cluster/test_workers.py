@@ -127,7 +127,7 @@ def test_a_paused_cluster_is_left_as_it_is_and_says_so(kube: Cluster, workers: W
     assert workers.deployment()["metadata"]["generation"] == generation + 1, (
         "the change waited for the end of the pause"
     )
-    eventually(lambda: kube.get("v1", "Service", "demo", workers.namespace), 10, "the Service's return")
+    eventually(lambda: kube.get("v1", "Service", "demo", workers.namespace), 30, "the Service's return")
     assert not condition(workers.get(), "Paused") or condition(workers.get(), "Paused")["status"] == "False"
 
 
