@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import math
 import threading
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceblur_engine.detectors import create_detector
+from faceblur_engine.detectors import create_detector, runtimes
 from faceblur_engine.detectors.boxes import merge, overlaps, suppress
 from faceblur_engine.detectors.centerface import BALANCED, TILES, CenterFaceDetector, coarse_size, plan_tiles
 from faceblur_engine.detectors.runtimes import OpenVinoNetwork, _Requests
@@ -247,6 +248,39 @@ class TestRequests:
             leave.set()
             held.result()
         assert len(made) == 2
+
+    @pytest.mark.parametrize(("every", "networks"), [(100.0, 1), (10.0, 2)])
+    def test_waits_that_are_a_small_share_of_the_time_never_add_up_to_a_second_network(
+        self, monkeypatch, every, networks
+    ):
+        clock = SimpleNamespace(now=1000.0)
+        monkeypatch.setattr(runtimes, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        made = []
+
+        def compile_network():
+            clock.now += 2.0
+            made.append(FakeRequest())
+            return made[-1]
+
+        requests = _Requests(compile_network, 2)
+        requests.infer(np.array([1]))
+
+        class Busy(contextlib.nullcontext):
+            """The network comes back half a second after a call began to wait for it."""
+
+            def wait(self):
+                clock.now += 0.5
+                requests._idle.append(made[0])
+
+            def notify(self):
+                """Nobody else waits."""
+
+        requests._returned = Busy()
+        for _ in range(100):
+            clock.now += every
+            requests._idle.clear()
+            requests.infer(np.array([1]))
+        assert len(made) == networks
 
     def test_what_could_not_be_compiled_is_tried_again_by_the_next_call(self):
         outcomes = iter([RuntimeError("no memory"), FakeRequest()])
