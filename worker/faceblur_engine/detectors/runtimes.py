@@ -144,12 +144,12 @@ class _Requests:
 
     Compiling takes as long as dozens of calls, so once there is a network, another is made only when calls have waited
     as long as that: a size that is rare, or a network that is fast, is compiled once. Until then a call makes its own,
-    which takes no longer than waiting for another's. A share of the time that calls wait is let go, so that a long run
-    does not get one network after the other for waits that add up over hours.
+    which takes no longer than waiting for another's. Waits that are less than `BEARABLE` of the time do not count, or
+    they would add up over a long run to one network after the other.
     """
 
     BEARABLE = 0.01
-    """Share of the time. A network takes 12 to 35 MB, which is worth more than this."""
+    """Share of the time that calls may wait for ever: another network takes 12 to 35 MB."""
 
     def __init__(self, compile_network: Callable[[], Any], most: int) -> None:
         """Compile nothing yet.
