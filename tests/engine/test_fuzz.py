@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from faceblur_engine.codec import decode
@@ -27,6 +29,18 @@ def fuzzer() -> ModuleType:
 def test_damaged_pictures_give_a_result_or_a_typed_refusal(fuzzer: ModuleType, tmp_path: Path) -> None:
     assert fuzzer.main(["--count", "400", "--seed", "11", "--save", str(tmp_path)]) == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_child_is_not_charged_with_what_this_process_has_used(
+    fuzzer: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = np.ones(300_000_000, np.uint8)
+    assert fuzzer.peak_memory() > used.nbytes
+
+    assert fuzzer.main(["--count", "1", "--only", "png"]) == 0
+    reported = re.search(r"peak memory (\d+) MB", capsys.readouterr().out)
+    assert reported is not None
+    assert 10 < int(reported[1]) < 300
 
 
 def test_a_case_is_a_function_of_its_number(fuzzer: ModuleType) -> None:
