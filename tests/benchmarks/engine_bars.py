@@ -1,6 +1,7 @@
 """Measures what the engine and the command promise: what is found, how fast, in how much memory.
 
     python tests/benchmarks/engine_bars.py quality --evalset DIR
+    python tests/benchmarks/engine_bars.py agreement --evalset DIR
     python tests/benchmarks/engine_bars.py speed --evalset DIR --deface build/deface/bin/deface
     python tests/benchmarks/engine_bars.py cost
     python tests/benchmarks/engine_bars.py memory --evalset DIR
@@ -31,6 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceblur_engine import Engine, Limits, Options, Profile, codec
+from faceblur_engine.detectors import create_detector
+from faceblur_engine.detectors.boxes import Detections, overlaps
+from faceblur_engine.detectors.centerface import BALANCED, CenterFaceDetector
+from faceblur_engine.types import Face
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -118,6 +123,36 @@ def quality(args: argparse.Namespace) -> None:
             if args.groups:
                 for group, cell in result["covered"].items():
                     print(f"    {group:42s} {cell['percent']:5.1f} % of {cell['faces']}")
+
+
+def agreement(args: argparse.Namespace) -> None:
+    """How many of the boxes that f32 finds on the fallback runtime are there in this machine's own arithmetic too."""
+    images = json.loads((args.evalset / "annotations.json").read_text())["images"]
+    levels = 0.5, 0.8, 0.9, 0.95
+    print(f"{'':24s}{'boxes':>8s}" + "".join(f"{f'IoU {level}':>10s}" for level in levels))
+    for profile in args.profiles:
+        own = create_detector(profile)
+        f32 = create_detector(profile, runtime="litert" if profile is Profile.FAST else "onnxruntime")
+        best: dict[str, list[float]] = {profile: []}
+        for image in images:
+            rgb = cv2.cvtColor(cv2.imread(str(args.evalset / image["file"])), cv2.COLOR_BGR2RGB)
+            pairs = {profile: (boxes_of(f32.detect(rgb)), boxes_of(own.detect(rgb)))}
+            if isinstance(f32, CenterFaceDetector) and isinstance(own, CenterFaceDetector):
+                # All that one pass has found, so that a score that falls just short is not taken for a missing box.
+                coarse = f32._coarse(rgb, BALANCED.candidate_tiny)[0]
+                wanted = coarse[coarse[:, 4] >= BALANCED.keep_coarse]
+                pairs[f"{profile}, coarse pass"] = wanted, own._coarse(rgb, BALANCED.candidate_tiny)[0]
+            for title, (wanted, found) in pairs.items():
+                best.setdefault(title, []).extend(overlaps(box, found).max(initial=0) for box in wanted)
+        for title, overlap in best.items():
+            shares = [100 * sum(iou >= level for iou in overlap) / len(overlap) for level in levels]
+            print(f"{title:24s}{len(overlap):8d}" + "".join(f"{share:8.1f} %" for share in shares), flush=True)
+
+
+def boxes_of(faces: Sequence[Face]) -> Detections:
+    """As the detectors hold them."""
+    corners = [(f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score) for f in faces]
+    return np.array(corners, np.float32).reshape(-1, 5)
 
 
 def whole_process(command: list[str], prepare: Callable[[], None]) -> float:
@@ -276,7 +311,14 @@ def startup(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the named benchmarks, or all that the arguments allow."""
-    benchmarks = {"quality": quality, "speed": speed, "cost": cost, "memory": memory, "startup": startup}
+    benchmarks = {
+        "quality": quality,
+        "agreement": agreement,
+        "speed": speed,
+        "cost": cost,
+        "memory": memory,
+        "startup": startup,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", nargs="*", metavar="|".join(benchmarks), help="default: all of them")
     parser.add_argument("--evalset", type=Path, help="a folder in the evaluation set's format")
@@ -298,7 +340,7 @@ def main() -> None:
         args.evalset = None
     for name in args.benchmark or benchmarks:
         print(f"== {name}", flush=True)
-        if name == "quality" and args.evalset is None:
+        if name in ("quality", "agreement") and args.evalset is None:
             print("skipped: give --evalset (make bench EVALSET=path)")
             continue
         benchmarks[name](args)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from faceblur_engine.detectors import create_detector, runtimes
 from faceblur_engine.detectors.boxes import merge, overlaps, suppress
-from faceblur_engine.detectors.centerface import BALANCED, TILES, CenterFaceDetector, coarse_size, plan_tiles
+from faceblur_engine.detectors.centerface import BALANCED, TILES, CenterFaceDetector, coarse_size, decode, plan_tiles
 from faceblur_engine.detectors.runtimes import OpenVinoNetwork, _Requests
 from faceblur_engine.errors import InvalidOptions, RuntimeUnavailable
 from faceblur_engine.types import Face, Profile
@@ -151,6 +151,52 @@ def test_all_picture_sizes_together_need_few_network_sizes():
     assert len(sizes | {(side, side) for side in TILES}) <= OpenVinoNetwork.KEPT_SIZES
 
 
+def maps(heat: np.ndarray, across: float = 0.0) -> list[np.ndarray]:
+    """What the network would answer: this heat, faces of 40 x 40 pixels, so many cells off to the right."""
+    sizes = np.full((1, 2, *heat.shape), np.log(10), np.float32)
+    offsets = np.stack([np.zeros_like(heat), np.full_like(heat, across)])[np.newaxis]
+    return [heat[np.newaxis, np.newaxis], sizes, offsets]
+
+
+class TestDecoding:
+    def test_a_peak_is_a_face_of_the_size_and_at_the_offset_that_its_cell_says(self):
+        heat = np.zeros((24, 32), np.float32)
+        heat[10, 12] = 0.9
+        (face,) = decode(maps(heat, across=0.25), 128, 96, 0.3)
+        assert face.tolist() == pytest.approx([31, 22, 71, 62, 0.9], abs=0.01)
+
+    def test_which_of_two_like_neighbours_is_the_peak_does_not_matter(self):
+        heat = np.zeros((24, 32), np.float32)
+        heat[10, 12:14] = 0.8, 0.801
+        (face,) = decode(maps(heat), 128, 96, 0.3)
+        heat[10, 12:14] = 0.801, 0.8
+        (other,) = decode(maps(heat), 128, 96, 0.3)
+        assert face[:4] == pytest.approx(other[:4], abs=0.05)
+
+    def test_cells_that_are_hardly_warm_do_not_move_a_face(self):
+        heat = np.zeros((24, 32), np.float32)
+        heat[10, 12:14] = 0.9, 0.3
+        (face,) = decode(maps(heat), 128, 96, 0.3)
+        assert face[:4] == pytest.approx([30, 22, 70, 62], abs=0.05)
+
+    @pytest.mark.parametrize(("row", "column"), [(0, 0), (23, 31)])
+    def test_a_face_in_a_corner_ends_at_the_border(self, row, column):
+        heat = np.zeros((24, 32), np.float32)
+        heat[row, column] = 0.9
+        (face,) = decode(maps(heat), 128, 96, 0.3)
+        assert face[:4] == pytest.approx([0, 0, 22, 22] if row == 0 else [106, 74, 128, 96], abs=0.05)
+
+    def test_a_faint_peak_beside_a_hot_one_keeps_its_own_box(self):
+        heat = np.zeros((24, 32), np.float32)
+        heat[10, 12], heat[10, 13] = 2e-3, 0.9
+        sizes = np.full((1, 2, 24, 32), np.log(0.5), np.float32)  # so small that neither suppresses the other
+        found = decode([heat[np.newaxis, np.newaxis], sizes, np.zeros((1, 2, 24, 32), np.float32)], 128, 96, 1e-3)
+        assert found[1] == pytest.approx([49, 41, 51, 43, 2e-3], abs=0.01)
+
+    def test_cold_maps_hold_no_face(self):
+        assert decode(maps(np.zeros((24, 32), np.float32)), 128, 96, 0.3).shape == (0, 5)
+
+
 class TestTiles:
     rectangles = st.lists(
         st.tuples(st.floats(-50, 1500), st.floats(-50, 900), st.floats(1, 300), st.floats(1, 300)),
@@ -190,7 +236,7 @@ class TestBoxes:
 
     def test_suppression_keeps_the_best_of_each_group(self):
         kept = suppress(np.array([[0, 0, 10, 10, 0.5], [1, 0, 11, 10, 0.9], [50, 50, 60, 60, 0.3]], np.float32), 0.45)
-        assert sorted(kept[:, 4].tolist()) == pytest.approx([0.3, 0.9])
+        assert kept.tolist() == [1, 2]
 
     def test_a_neighbours_face_is_not_suppressed(self):
         beside = np.array([[0, 0, 10, 10, 0.9], [8, 0, 18, 10, 0.8]], np.float32)

@@ -34,15 +34,13 @@ def overlaps(row: Detections, rows: Detections) -> NDArray[np.float32]:
     return result
 
 
-def suppress(detections: Detections, iou: float) -> Detections:
-    """Keep the best of each group that overlaps by more than ``iou`` (non-maximum suppression)."""
-    if len(detections) < 2:
-        return detections
+def suppress(detections: Detections, iou: float) -> NDArray[np.intp]:
+    """Return which rows to keep, best first: one of each group that overlaps by more than ``iou``."""
     boxes = detections[:, :4].copy()
     boxes[:, 2:] -= boxes[:, :2]
     # Lists: OpenCV takes twice as long to read the same numbers out of arrays.
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), detections[:, 4].tolist(), 0.0, iou)
-    return detections[np.asarray(kept, np.intp)]
+    return np.asarray(kept, np.intp)
 
 
 def merge(detections: Detections, iou: float) -> Detections:
