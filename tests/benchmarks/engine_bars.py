@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 
 from faceblur_engine import Engine, Limits, Options, Profile, codec
 from faceblur_engine.detectors import create_detector
-from faceblur_engine.detectors.boxes import Detections, overlaps
+from faceblur_engine.detectors.boxes import of_faces, overlaps
 from faceblur_engine.detectors.centerface import BALANCED, CenterFaceDetector
-from faceblur_engine.types import Face
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -136,7 +135,7 @@ def agreement(args: argparse.Namespace) -> None:
         best: dict[str, list[float]] = {profile: []}
         for image in images:
             rgb = cv2.cvtColor(cv2.imread(str(args.evalset / image["file"])), cv2.COLOR_BGR2RGB)
-            pairs = {profile: (boxes_of(f32.detect(rgb)), boxes_of(own.detect(rgb)))}
+            pairs = {profile: (of_faces(f32.detect(rgb)), of_faces(own.detect(rgb)))}
             if isinstance(f32, CenterFaceDetector) and isinstance(own, CenterFaceDetector):
                 # All that one pass has found, so that a score that falls just short is not taken for a missing box.
                 coarse = f32._coarse(rgb, BALANCED.candidate_tiny)[0]
@@ -147,12 +146,6 @@ def agreement(args: argparse.Namespace) -> None:
         for title, overlap in best.items():
             shares = [100 * sum(iou >= level for iou in overlap) / len(overlap) for level in levels]
             print(f"{title:24s}{len(overlap):8d}" + "".join(f"{share:8.1f} %" for share in shares), flush=True)
-
-
-def boxes_of(faces: Sequence[Face]) -> Detections:
-    """As the detectors hold them."""
-    corners = [(f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score) for f in faces]
-    return np.array(corners, np.float32).reshape(-1, 5)
 
 
 def whole_process(command: list[str], prepare: Callable[[], None]) -> float:

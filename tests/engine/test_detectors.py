@@ -11,23 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceblur_engine.detectors import create_detector, runtimes
-from faceblur_engine.detectors.boxes import merge, overlaps, suppress
+from faceblur_engine.detectors.boxes import merge, of_faces, overlaps, suppress
 from faceblur_engine.detectors.centerface import BALANCED, TILES, CenterFaceDetector, coarse_size, decode, plan_tiles
 from faceblur_engine.detectors.runtimes import OpenVinoNetwork, _Requests
 from faceblur_engine.errors import InvalidOptions, RuntimeUnavailable
-from faceblur_engine.types import Face, Profile
+from faceblur_engine.types import Profile
 from support.photos import WITH_FACES, WITHOUT_FACES, pixels_of
 
 
 @pytest.fixture(scope="module", params=list(Profile))
 def detector(request):
     return create_detector(request.param)
-
-
-def rows(faces: list[Face]) -> np.ndarray:
-    return np.array(
-        [[f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score] for f in faces], np.float32
-    ).reshape(-1, 5)
 
 
 def unmatched(faces: np.ndarray, others: np.ndarray, iou: float) -> np.ndarray:
@@ -80,8 +74,8 @@ def test_a_picture_turned_upside_down_is_not_read_past_its_memory(detector):
 
 def test_the_thorough_profile_finds_what_the_balanced_one_finds():
     street = pixels_of("city.jpg")
-    balanced = rows(create_detector(Profile.BALANCED).detect(street, 0.5))
-    thorough = rows(create_detector(Profile.THOROUGH).detect(street, 0.3))
+    balanced = of_faces(create_detector(Profile.BALANCED).detect(street, 0.5))
+    thorough = of_faces(create_detector(Profile.THOROUGH).detect(street, 0.3))
     assert len(balanced) >= 8
     assert len(unmatched(balanced, thorough, 0.5)) == 0
 
@@ -89,7 +83,7 @@ def test_the_thorough_profile_finds_what_the_balanced_one_finds():
 def test_onnx_runtime_gives_the_same_boxes_as_openvino():
     street = pixels_of("city.jpg")
     openvino, onnx = (
-        rows(create_detector(Profile.BALANCED, runtime=runtime).detect(street, 0.4))
+        of_faces(create_detector(Profile.BALANCED, runtime=runtime).detect(street, 0.4))
         for runtime in ("openvino", "onnxruntime")
     )
     # With bf16 a doubtful box can come or go, and with it the tiles that its neighbours are seen in.
@@ -104,8 +98,8 @@ def test_onnx_runtime_gives_the_same_boxes_as_openvino():
 def test_litert_finds_the_faces_that_mediapipe_finds(name):
     pytest.importorskip("mediapipe", reason="mediapipe 0.10.33 has no wheel for this platform")
     picture = pixels_of(name)
-    reference = rows(create_detector(Profile.FAST, runtime="mediapipe").detect(picture, 0.3))
-    ours = rows(create_detector(Profile.FAST, runtime="litert").detect(picture, 0.3))
+    reference = of_faces(create_detector(Profile.FAST, runtime="mediapipe").detect(picture, 0.3))
+    ours = of_faces(create_detector(Profile.FAST, runtime="litert").detect(picture, 0.3))
     # The two scale the picture down differently, so boxes differ by a few pixels and scores by a tenth or two.
     for faces, others in ((reference, ours), (ours, reference)):
         assert len(unmatched(faces[faces[:, 4] >= 0.5], others, 0.6)) == 0
@@ -115,7 +109,7 @@ def test_litert_finds_the_faces_that_mediapipe_finds(name):
 def test_litert_and_openvino_give_the_same_boxes():
     street = pixels_of("city.jpg")
     one, other = (
-        rows(create_detector(Profile.FAST, runtime=runtime).detect(street)) for runtime in ("litert", "openvino")
+        of_faces(create_detector(Profile.FAST, runtime=runtime).detect(street)) for runtime in ("litert", "openvino")
     )
     assert len(one) == len(other) >= 6
     assert len(unmatched(one, other, 0.9)) == 0

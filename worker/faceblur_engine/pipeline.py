@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from . import codec
 from .detectors import Detector, create_detector
-from .detectors.boxes import merge, to_faces
+from .detectors.boxes import merge, of_faces, to_faces
 from .errors import InvalidOptions, VerificationFailed
 from .redaction import draw_contours, redact
 from .regions import covered_share, plan_regions
@@ -237,7 +237,6 @@ def denoised(rgb: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
 
 def _unite(faces: list[Face]) -> list[Face]:
     """Merge what several views of one picture found."""
-    rows = np.array([[f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score] for f in faces], np.float32)
     if not faces:
         return faces
-    return to_faces(merge(rows, SAME_FACE_IOU), faces[0].model)
+    return to_faces(merge(of_faces(faces), SAME_FACE_IOU), faces[0].model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,12 @@ def to_faces(detections: Detections, model: str) -> list[Face]:
         Face(Box(float(x1), float(y1), float(x2 - x1), float(y2 - y1)), float(score), model)
         for x1, y1, x2, y2, score in detections
     ]
+
+
+def of_faces(faces: Sequence[Face]) -> Detections:
+    """Faces as rows, in their order."""
+    corners = [(f.box.x, f.box.y, f.box.x + f.box.w, f.box.y + f.box.h, f.score) for f in faces]
+    return np.array(corners, np.float32).reshape(-1, 5)
 
 
 def overlaps(row: Detections, rows: Detections) -> NDArray[np.float32]:
