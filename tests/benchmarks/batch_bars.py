@@ -18,7 +18,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
 import sys
@@ -46,6 +45,7 @@ from faceblur_batch.storage.store import ObjectHeaders, ObjectInfo, ObjectStore,
 from faceblur_batch.summary import Summary
 from faceblur_process.settings import read
 from support.batches import Blurrer
+from support.memory import peak_memory
 from support.memory_store import EVERYTHING
 from support.s3_server import running_s3
 
@@ -174,7 +174,7 @@ def planning(objects: int) -> None:
         total = Counter(store.requests)
         for _ in others:
             total.update(counted.get())
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        memory = peak_memory() / 2**20
         print(f"{objects:,} objects in {planner.pages:,} pages; all done {planner.status().summary.objects:,}")
         print(f"planned {objects / planned_after:,.0f} objects/s; planned, tallied and concluded in {seconds:.0f} s")
         print(f"planner's memory at most {memory:.0f} MB")

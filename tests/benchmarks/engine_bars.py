@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -132,7 +133,7 @@ def agreement(args: argparse.Namespace) -> None:
     for profile in args.profiles:
         own = create_detector(profile)
         f32 = create_detector(profile, runtime="litert" if profile is Profile.FAST else "onnxruntime")
-        best: dict[str, list[float]] = {profile: []}
+        best: dict[str, list[float]] = defaultdict(list)
         for image in images:
             rgb = cv2.cvtColor(cv2.imread(str(args.evalset / image["file"])), cv2.COLOR_BGR2RGB)
             pairs = {profile: (of_faces(f32.detect(rgb)), of_faces(own.detect(rgb)))}
@@ -142,7 +143,7 @@ def agreement(args: argparse.Namespace) -> None:
                 wanted = coarse[coarse[:, 4] >= BALANCED.keep_coarse]
                 pairs[f"{profile}, coarse pass"] = wanted, own._coarse(rgb, BALANCED.candidate_tiny)[0]
             for title, (wanted, found) in pairs.items():
-                best.setdefault(title, []).extend(overlaps(box, found).max(initial=0) for box in wanted)
+                best[title] += [overlaps(box, found).max(initial=0) for box in wanted]
         for title, overlap in best.items():
             shares = [100 * sum(iou >= level for iou in overlap) / len(overlap) for level in levels]
             print(f"{title:24s}{len(overlap):8d}" + "".join(f"{share:8.1f} %" for share in shares), flush=True)

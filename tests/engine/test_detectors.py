@@ -145,9 +145,9 @@ def test_all_picture_sizes_together_need_few_network_sizes():
     assert len(sizes | {(side, side) for side in TILES}) <= OpenVinoNetwork.KEPT_SIZES
 
 
-def maps(heat: np.ndarray, across: float = 0.0) -> list[np.ndarray]:
-    """What the network would answer: this heat, faces of 40 x 40 pixels, so many cells off to the right."""
-    sizes = np.full((1, 2, *heat.shape), np.log(10), np.float32)
+def maps(heat: np.ndarray, side: float = 40, across: float = 0) -> list[np.ndarray]:
+    """What the network would answer: this heat, faces of so many pixels, so many cells off to the right."""
+    sizes = np.full((1, 2, *heat.shape), np.log(side / 4), np.float32)
     offsets = np.stack([np.zeros_like(heat), np.full_like(heat, across)])[np.newaxis]
     return [heat[np.newaxis, np.newaxis], sizes, offsets]
 
@@ -183,8 +183,7 @@ class TestDecoding:
     def test_a_faint_peak_beside_a_hot_one_keeps_its_own_box(self):
         heat = np.zeros((24, 32), np.float32)
         heat[10, 12], heat[10, 13] = 2e-3, 0.9
-        sizes = np.full((1, 2, 24, 32), np.log(0.5), np.float32)  # so small that neither suppresses the other
-        found = decode([heat[np.newaxis, np.newaxis], sizes, np.zeros((1, 2, 24, 32), np.float32)], 128, 96, 1e-3)
+        found = decode(maps(heat, side=2), 128, 96, 1e-3)  # so small that neither suppresses the other
         assert found[1] == pytest.approx([49, 41, 51, 43, 2e-3], abs=0.01)
 
     def test_cold_maps_hold_no_face(self):

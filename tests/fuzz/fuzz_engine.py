@@ -32,6 +32,7 @@ from faceblur_engine.codec import decode, encode, probe  # noqa: E402
 from faceblur_engine.errors import EngineError  # noqa: E402
 from faceblur_engine.types import Format, Keep, Limits, Options  # noqa: E402
 from support import pictures  # noqa: E402
+from support.memory import peak_memory  # noqa: E402
 
 LIMITS = Limits()
 MAX_MEMORY = 1_000_000_000
@@ -191,15 +192,6 @@ def run_case(data: bytes, rng: random.Random, blur: Callable[[bytes, Options], b
             return f"! the result cannot be read again: {error}"
     used = peak_memory()
     return outcome if used <= MAX_MEMORY else f"! {used // 1_000_000} MB of memory"
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has had in memory."""
-    if sys.platform == "linux":
-        # Not ru_maxrss: it begins with what the process that started this one has had.
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _codec_only(data: bytes, options: Options) -> bytes:

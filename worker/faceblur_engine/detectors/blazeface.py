@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import RuntimeUnavailable
 from ..models import BLAZEFACE, BLAZEFACE_TFLITE
 from ..types import Box, Face, Margin, ModelInfo, Shape
-from .boxes import Detections, merge, to_faces
+from .boxes import Detections, clip, merge, to_faces
 from .runtimes import load_network
 from .scaling import scaled
 
@@ -90,8 +90,7 @@ class BlazeFaceDetector:
         boxes, logits = self._network(canvas[np.newaxis])
         found = decode(boxes[0], logits[0], MIN_SCORE if min_score is None else min_score)
         found[:, :4] = (found[:, :4] * INPUT - np.array([left, top, left, top], np.float32)) * zoom
-        np.clip(found[:, 0:4:2], 0, width, out=found[:, 0:4:2])
-        np.clip(found[:, 1:4:2], 0, height, out=found[:, 1:4:2])
+        clip(found, width, height)
         return to_faces(found, BLAZEFACE.name)
 
 

@@ -93,6 +93,12 @@ def uncut(detections: Detections, part: tuple[int, int, int], width: int, height
     return moved
 
 
+def clip(rows: NDArray[np.float32], width: int, height: int) -> None:
+    """Keep the corners in the first four columns within a picture, in place."""
+    np.clip(rows[:, 0:4:2], 0, width, out=rows[:, 0:4:2])
+    np.clip(rows[:, 1:4:2], 0, height, out=rows[:, 1:4:2])
+
+
 def scaled_by(factor: float) -> NDArray[np.float32]:
     """What rows of detections are multiplied with to scale their boxes but not their scores."""
     return np.array([factor] * 4 + [1], np.float32)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..models import CENTERFACE
 from ..types import Face, Margin, ModelInfo, Shape
-from .boxes import Detections, merge, no_detections, scaled_by, suppress, to_faces, uncut
+from .boxes import Detections, clip, merge, no_detections, scaled_by, suppress, to_faces, uncut
 from .runtimes import load_network
 from .scaling import padded, scaled
 
@@ -150,8 +150,7 @@ def decode(outputs: list[NDArray[np.float32]], width: int, height: int, threshol
     weights[weights > 1] = 0  # hotter: another face's
     weights = weights[..., np.newaxis] ** PEAK_POWER
     found[:, :4] = (_boxes(sizes, offsets, rows, columns) * weights).sum(axis=1) / weights.sum(axis=1)
-    np.clip(found[:, 0:4:2], 0, width, out=found[:, 0:4:2])
-    np.clip(found[:, 1:4:2], 0, height, out=found[:, 1:4:2])
+    clip(found, width, height)
     return found
 
 
@@ -191,8 +190,7 @@ def plan_tiles(rectangles: NDArray[np.float32], width: int, height: int) -> list
         the largest tile gets one around its centre.
     """
     rows = rectangles.copy()
-    np.clip(rows[:, 0::2], 0, width, out=rows[:, 0::2])
-    np.clip(rows[:, 1::2], 0, height, out=rows[:, 1::2])
+    clip(rows, width, height)
     if len(rows) > CROWD:
         squares = ((rows[:, :2] + rows[:, 2:]) / 2 // TILES[0]).astype(int)
         _, owner = np.unique(squares, axis=0, return_inverse=True)
